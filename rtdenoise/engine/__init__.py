@@ -1,0 +1,1 @@
+"""A bundle loaded on a device, ready to run."""
