@@ -1,0 +1,143 @@
+"""The folder a trained model ships in: manifest, ONNX graphs, weights, checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from rtdenoise import config
+from rtdenoise.config import Settings
+from rtdenoise.errors import BundleError, ConfigError
+
+MANIFEST = "manifest.json"
+BUILTIN = Path(__file__).parent / "bundles"
+DEMO = "fast-simulated"
+
+
+class WindowFacts(Settings):
+    """The window of the exported graph: T frames in, the positions in `emits` out."""
+
+    size: int = Field(ge=1)
+    emits: tuple[int, ...]
+
+
+class NormalizationFacts(Settings):
+    """How training normalised, for whoever runs without calibrating."""
+
+    rule: Literal["mean-sd"] = "mean-sd"
+    offset: float
+    scale: float = Field(gt=0)
+
+
+class Manifest(Settings):
+    """Everything between camera counts and published counts, and what the model was made for.
+
+    graphs: role -> file. `window` is the whole network, (1, T, Y, X) normalised -> (1, K, Y, X); a network whose newest frames can wait
+    for the rest also has `older` (1, T - newest_frames, Y, X) -> (1, K, Y, X) and `newest` (1, newest_frames, Y, X) + that -> the same as `window`.
+    merge: `halving` when overlapping outputs are averaged 1/2, 1/4, ... (FAST), `none` otherwise.
+    """
+
+    format: Literal[1] = 1
+    name: str
+    method: str
+    method_config: dict[str, int | float | str | bool] = {}
+    window: WindowFacts
+    merge: Literal["none", "halving"] = "none"
+    graphs: dict[str, str]
+    newest_frames: int = 0
+    precision: Literal["fp32", "fp16"] = "fp32"
+    normalization: NormalizationFacts
+    frame_rate_hz: float | None = None
+    pixel_um: float | None = None
+    indicator: str | None = None
+    noise_gain: float | None = None
+    provenance: dict[str, Any] = {}
+    created: str = ""
+    checksums: dict[str, str] = {}
+
+
+class Bundle:
+    """A checked folder on disk."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @property
+    def name(self) -> str:
+        """The model's name, as on cards and on the wire."""
+        return self.manifest.name
+
+    @cached_property
+    def hash(self) -> str:
+        """First 12 hex digits that identify the graphs, independent of the folder's place and time."""
+        files = "".join(self.manifest.checksums[f] for f in sorted(self.manifest.graphs.values()))
+        return hashlib.sha256(files.encode()).hexdigest()[:12]
+
+    def graph(self, role: str) -> Path:
+        """Path of the graph that plays `role`. Raises BundleError when the bundle has none."""
+        if role not in self.manifest.graphs:
+            raise BundleError(f"{self.path}: no graph {role!r}; it has {', '.join(self.manifest.graphs)}")
+        return self.path / self.manifest.graphs[role]
+
+
+def find(name_or_path: str | Path) -> Path:
+    """A bundle folder by path, or one that ships in the package by name. Raises BundleError when there is none."""
+    for candidate in (Path(name_or_path), BUILTIN / str(name_or_path)):
+        if (candidate / MANIFEST).is_file():
+            return candidate
+    shipped = sorted(p.name for p in BUILTIN.iterdir() if (p / MANIFEST).is_file()) if BUILTIN.is_dir() else []
+    raise BundleError(f"{name_or_path}: no bundle here (no {MANIFEST}); in the package: {', '.join(shipped) or 'none'}")
+
+
+def read(name_or_path: str | Path) -> Bundle:
+    """Load and verify a bundle. Raises BundleError for a missing, changed or foreign file."""
+    path = find(name_or_path)
+    try:
+        values = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = config.build(Manifest, values, str(path / MANIFEST))
+    except (ValueError, ConfigError) as error:
+        raise BundleError(f"{path / MANIFEST}: cannot be read: {error}") from None
+    for file in manifest.graphs.values():
+        if file not in manifest.checksums:
+            raise BundleError(f"{path / MANIFEST}: {file} has no checksum; export the bundle again")
+    for file, wanted in manifest.checksums.items():
+        _verify(path, file, wanted)
+    return Bundle(path, manifest)
+
+
+def write(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+    """Write `files` (name -> content) and then the manifest with their checksums. The manifest comes last, so a torn bundle has none."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / MANIFEST).unlink(missing_ok=True)
+    for name, content in files.items():
+        _write_atomically(path / name, content)
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    complete = manifest.model_copy(update={"checksums": sums, "created": manifest.created or now})
+    _write_atomically(path / MANIFEST, (complete.model_dump_json(indent=2) + "\n").encode())
+    return Bundle(path, complete)
+
+
+def _verify(path: Path, file: str, wanted: str) -> None:
+    target = (path / file).resolve()
+    if path.resolve() not in target.parents:
+        raise BundleError(f"{path}: {file} points outside the bundle")
+    if not target.is_file():
+        raise BundleError(f"{path}: {file} is missing; copy the whole bundle again")
+    if hashlib.sha256(target.read_bytes()).hexdigest() != wanted:
+        raise BundleError(f"{path}: {file} does not match its checksum; copy the bundle again or export it anew")
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    os.replace(part, path)
