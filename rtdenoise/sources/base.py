@@ -37,7 +37,8 @@ class StreamInfo:
 @dataclass(slots=True)
 class SourceStats:
     """Running totals. received: frames returned by read; dropped: lost before us; skipped: thrown away by our own policy;
-    wipes: times the camera buffer was overwritten; suspect: frames popped from a nearly full buffer; max_backlog: frames.
+    wipes: times the camera buffer was overwritten; suspect: frames popped from a nearly full buffer; max_backlog: frames;
+    pull_cpu_ns: CPU time of the thread that pulls (0 where a source does not measure it).
     """
 
     received: int = 0
@@ -46,6 +47,7 @@ class SourceStats:
     wipes: int = 0
     suspect: int = 0
     max_backlog: int = 0
+    pull_cpu_ns: int = 0
 
 
 @runtime_checkable
