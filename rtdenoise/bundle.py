@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
@@ -40,8 +39,9 @@ class NormalizationFacts(Settings):
 class Manifest(Settings):
     """Everything between camera counts and published counts, and what the model was made for.
 
-    graphs: role -> file. `window` is the whole network, (1, T, Y, X) normalised -> (1, K, Y, X); a network whose newest frames can wait
-    for the rest also has `older` (1, T - newest_frames, Y, X) -> (1, K, Y, X) and `newest` (1, newest_frames, Y, X) + that -> the same as `window`.
+    graphs: role -> file. `window` is the whole network, (1, T, Y, X) normalised -> (1, K, Y, X). A network whose older frames
+    can be computed before the newest arrive also has `older` (1, T - newest_frames, Y, X) -> (1, K, Y, X) and
+    `newest` (1, newest_frames, Y, X) + that -> the same as `window`.
     merge: `halving` when overlapping outputs are averaged 1/2, 1/4, ... (FAST), `none` otherwise.
     """
 
@@ -140,4 +140,4 @@ def _verify(path: Path, file: str, wanted: str) -> None:
 def _write_atomically(path: Path, content: bytes) -> None:
     part = path.with_name(path.name + ".part")
     part.write_bytes(content)
-    os.replace(part, path)
+    part.replace(path)

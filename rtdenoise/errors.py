@@ -60,5 +60,5 @@ class GeometryChanged(SourceError):
     """A frame has another shape or pixel type than the series it belongs to."""
 
 
-class EndOfStream(Exception):  # noqa: N818 - the end of a series is news, not an error
-    """The series is complete."""
+class EndOfStream(Exception):
+    """The series is complete: news, not an error."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -73,13 +74,14 @@ class WindowSpec:
     """The T consecutive frames a network sees, the positions it emits, and the new frames per run.
 
     size: T.  emits: positions 0..T-1 that come out of a run, ascending and consecutive.  hop: new frames per run.
-    min_size: the fewest frames the network accepts at the edges of a series (FAST merges fewer predictions there);
-    equal to `size` when the window must be filled up by mirroring.
+    edge: at the start and end of a segment a window is filled up with mirrored frames ("mirror"), or cut to the frames that exist
+    ("trim": FAST merges fewer predictions there).  min_size: the fewest frames a trimmed window may have; the first outputs wait for them.
     """
 
     size: int
     emits: Sequence[int] = field(default=(0,))
     hop: int = 1
+    edge: Literal["mirror", "trim"] = "mirror"
     min_size: int = 0
 
     def __post_init__(self) -> None:

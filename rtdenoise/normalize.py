@@ -24,7 +24,9 @@ class Normalization:
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.offset) and np.isfinite(self.scale) and self.scale > 0):
-            raise ConfigError(f"normalisation needs a finite offset and a positive scale, got {self.offset}, {self.scale}")
+            raise ConfigError(
+                f"normalisation needs a finite offset and a positive scale, got {self.offset}, {self.scale}"
+            )
 
     def apply(self, counts: Pixels, out: NDArray[np.float32]) -> None:
         """Write normalised `counts` (Y, X) into `out`; allocates nothing of a frame's size."""
@@ -49,5 +51,7 @@ def calibrate(frames: Sequence[Pixels]) -> Normalization:
     stack = np.stack([np.asarray(f, dtype=np.float64) for f in frames])
     scale = float(stack.std())
     if scale == 0.0:
-        raise ConfigError(f"calibration saw only the value {stack.flat[0]:g}: is the shutter closed or the detector off?")
+        raise ConfigError(
+            f"calibration saw only the value {stack.flat[0]:g}: is the shutter closed or the detector off?"
+        )
     return Normalization(float(stack.mean()), scale)

@@ -15,7 +15,10 @@ Window = NDArray[np.float32]
 
 @dataclass(slots=True, frozen=True)
 class EngineInfo:
-    """What was really bound. backend: as on the wire ('openvino-bf16'); device: hardware name; model: bundle name and short hash."""
+    """What was really bound.
+
+    backend: as on the wire ('openvino-bf16').  device: hardware name.  model: bundle name and short hash.
+    """
 
     backend: str
     device: str
@@ -28,11 +31,11 @@ class EngineInfo:
 class Engine(Protocol):
     """A pure function of the window, possibly with a cache of what it computed for earlier windows.
 
-    `run(window, first, n_out)`: `window` is (T, Y, X) normalised float32, C-contiguous, frames `first .. first+T-1` of the current segment
-    (`first` may be negative where the start was mirrored); returns (n_out, Y, X): the frames `target .. target+n_out-1`.
-    T equals `window.size`, or is between `window.min_size` and `window.size` at the edges of a segment.
+    `run(window, first, target, n_out)`: `window` is (T, Y, X) normalised float32, C-contiguous, frames `first .. first+T-1` of the
+    current segment (`first` is negative where the start was mirrored); returns (n_out, Y, X): frames `target .. target+n_out-1`.
+    T equals `window.size`, or lies between `window.min_size` and `window.size` at the edges of a segment (edge rule "trim").
     The returned array is reused by the next run: copy what you keep.
-    `prepare(window, first)`: the frames that have arrived of the window that runs next; work that need not wait for the newest frame may be done here.
+    `prepare(window, first)`: what has arrived of the window that runs next; work that need not wait for the newest frame is done here.
     `reset()`: frame numbers start again at 0 (new series, or after a gap); everything cached is forgotten.
     """
 

@@ -1,0 +1,148 @@
+"""From a name to a running engine: which runtime, which form, how many threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rtdenoise import bundle as bundles
+from rtdenoise.bundle import Bundle
+from rtdenoise.engine import filters
+from rtdenoise.engine.base import Engine, EngineInfo
+from rtdenoise.engine.graph import Graph, Runtime
+from rtdenoise.engine.merged import BlockGraphs, Latency, MergedEngine
+from rtdenoise.engine.ort import OrtRuntime
+from rtdenoise.engine.ov import OpenVinoRuntime
+from rtdenoise.engine.window import WindowEngine
+from rtdenoise.errors import ConfigError, EngineError, MissingExtraError
+from rtdenoise.frame import WindowSpec
+
+BACKENDS: dict[str, Callable[[int], Runtime]] = {
+    "openvino-bf16": lambda threads: OpenVinoRuntime(threads, "bf16"),
+    "openvino-fp32": lambda threads: OpenVinoRuntime(threads, "fp32"),
+    "onnxruntime-cpu": OrtRuntime,
+}
+"""Fastest first: `auto` takes the first one that this machine can open."""
+AUTO = "auto"
+
+
+@dataclass(slots=True, frozen=True)
+class EngineChoice:
+    """What to open. model: bundle name or folder, or an untrained filter. threads 0: all cores."""
+
+    model: str
+    backend: str = AUTO
+    latency: Latency = "full"
+    hop: int = 1
+    threads: int = 0
+
+
+@dataclass(slots=True)
+class EngineFactory:
+    """Makes engines of one choice for one frame shape; their graphs are compiled once and shared, their caches are not."""
+
+    choice: EngineChoice
+    shape: tuple[int, int]
+    refused: list[str] = field(default_factory=list)
+    _bundle: Bundle | None = None
+    _runtime: Runtime | None = None
+    _graphs: dict[str, Graph] = field(default_factory=dict)
+
+    def make(self) -> Engine:
+        """A new engine. Raises BundleError, EngineError, MissingExtraError or ConfigError."""
+        if self.choice.model in filters.FILTERS:
+            return filters.create(self.choice.model, self.shape)
+        if self._bundle is None:
+            self._bundle = bundles.read(self.choice.model)
+        if self._bundle.manifest.merge == "halving":
+            return self._merged(self._bundle)
+        return self._window(self._bundle)
+
+    def with_hop(self, hop: int) -> EngineFactory:
+        """The same choice at another hop, sharing what is compiled."""
+        choice = EngineChoice(self.choice.model, self.choice.backend, self.choice.latency, hop, self.choice.threads)
+        return EngineFactory(choice, self.shape, self.refused, self._bundle, self._runtime, self._graphs)
+
+    def hops(self) -> list[int]:
+        """Hops this model can run at, smallest first, beginning with the chosen one."""
+        if self.choice.model in filters.FILTERS:
+            return [self.choice.hop]
+        manifest = (self._bundle or bundles.read(self.choice.model)).manifest
+        powers = [2**k for k in range(8) if 2**k <= len(manifest.window.emits)]
+        return [self.choice.hop, *(hop for hop in powers if hop > self.choice.hop)]
+
+    def _merged(self, bundle: Bundle) -> MergedEngine:
+        size, n_newest = bundle.manifest.window.size, bundle.manifest.newest_frames
+        whole = self._graph(bundle, "window", ((1, size, *self.shape),))
+        graphs = BlockGraphs(whole)
+        if n_newest:
+            partial = (1, len(bundle.manifest.window.emits), *self.shape)
+            older = self._graph(bundle, "older", ((1, size - n_newest, *self.shape),))
+            newest = self._graph(bundle, "newest", ((1, n_newest, *self.shape), partial))
+            graphs = BlockGraphs(whole, older, newest, n_newest)
+        return MergedEngine(graphs, size, self.choice.hop, self.choice.latency, self.shape, self._info(bundle))
+
+    def _window(self, bundle: Bundle) -> WindowEngine:
+        facts = bundle.manifest.window
+        emits = (
+            facts.emits[-self.choice.hop :]
+            if self.choice.latency == "causal"
+            else _central(facts.emits, self.choice.hop)
+        )
+        spec = WindowSpec(facts.size, emits, self.choice.hop)
+        graph = self._graph(bundle, "window", ((1, facts.size, *self.shape),))
+        return WindowEngine(graph, facts.emits, spec, self.shape, self._info(bundle))
+
+    def _graph(self, bundle: Bundle, role: str, shapes: tuple[tuple[int, ...], ...]) -> Graph:
+        if role not in self._graphs:
+            if self._runtime is None:
+                self._runtime = open_runtime(self.choice.backend, self.choice.threads, self.refused)
+            self._graphs[role] = self._runtime.compile(bundle.graph(role), shapes)
+        return self._graphs[role]
+
+    def _info(self, bundle: Bundle) -> EngineInfo:
+        runtime = self._runtime
+        if runtime is None:
+            raise EngineError(f"{bundle.name}: no runtime is open")
+        return EngineInfo(
+            runtime.backend, runtime.device, f"{bundle.name}@{bundle.hash}", runtime.precision, runtime.threads
+        )
+
+
+def open_engine(
+    model: str | Path,
+    *,
+    shape: tuple[int, int],
+    backend: str = AUTO,
+    latency: Latency = "full",
+    hop: int = 1,
+    threads: int = 0,
+) -> Engine:
+    """One engine for frames of `shape` (Y, X). `model` is a bundle's name or folder, or an untrained filter's name.
+
+    Raises BundleError, EngineError, MissingExtraError or ConfigError; never binds another backend than the one named.
+    """
+    return EngineFactory(EngineChoice(str(model), backend, latency, hop, threads), shape).make()
+
+
+def open_runtime(backend: str, threads: int = 0, refused: list[str] | None = None) -> Runtime:
+    """The named runtime, or with `auto` the fastest that opens here; why faster ones did not is added to `refused`."""
+    n_threads = threads or os.cpu_count() or 1
+    if backend != AUTO:
+        if backend not in BACKENDS:
+            raise ConfigError(f"unknown engine {backend!r}; known: {AUTO}, {', '.join(BACKENDS)}")
+        return BACKENDS[backend](n_threads)
+    reasons = refused if refused is not None else []
+    for name, factory in BACKENDS.items():
+        try:
+            return factory(n_threads)
+        except (MissingExtraError, EngineError) as error:
+            reasons.append(f"{name}: {error}")
+    raise EngineError(f"no engine can run here: {'; '.join(reasons)}")
+
+
+def _central(emits: tuple[int, ...], hop: int) -> tuple[int, ...]:
+    start = (len(emits) - hop) // 2
+    return emits[start : start + hop]
