@@ -1,0 +1,1 @@
+"""Published networks and how they learn: one file or package per method."""
