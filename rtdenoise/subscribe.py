@@ -1,0 +1,182 @@
+"""The receiving end of the wire. Every gap and every message we skipped ourselves is counted, and separately."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Self
+
+import zmq
+
+from rtdenoise import status, wire
+from rtdenoise.errors import WireError
+from rtdenoise.frame import FrameStamp
+from rtdenoise.status import AnyStatus
+from rtdenoise.wire import ForeignMessage, Message
+
+RECEIVE_MARK = 64
+"""Messages that may wait for us. Measured: 64 and draining shows frames 5 ms old, 1000 lets a busy viewer grow by hundreds of MB."""
+DRAIN_LIMIT = 1000
+"""`newest` stops draining here, so that a publisher faster than we can read does not hold us for ever. Engineering choice."""
+_REMEMBERED_SERIES = 16
+
+
+class Subscriber:
+    """Receives one stream, or everything on an endpoint. Connecting never fails: a publisher may come later, or come back.
+
+    received: good messages taken from the wire.  skipped: those that `newest` passed over.  missed: frames that never arrived.
+    bad: messages that were not frames.  foreign: messages of another htype.  stray: frames of a series that was already over.
+    Frames sent before we joined are not missed. `frame` counts all channels and planes of a stream together.
+    Use it from one thread. Raises WireError when the endpoint is malformed.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        stream: str | None = None,
+        rcvhwm: int = RECEIVE_MARK,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
+        self.received = self.skipped = self.missed = self.bad = self.foreign = self.stray = 0
+        self._connected = _ConnectedSocket(endpoint, wire.prefix(stream) if stream else b"", rcvhwm, context)
+        self._series: str | None = None
+        self._next_frame = 0
+        self._over: deque[str] = deque(maxlen=_REMEMBERED_SERIES)
+
+    def read(self, timeout_s: float) -> Message | None:
+        """The next message in order; None when none came in time."""
+        deadline = time.monotonic() + timeout_s
+        while (parts := self._connected.receive(deadline)) is not None:
+            message = self._understood(parts)
+            if message is not None and self._is_current(message.frame.stamp):
+                self.received += 1
+                return message
+        return None
+
+    def newest(self, timeout_s: float) -> Message | None:
+        """The newest message that has arrived; waits for one if there is none. What was older is counted in `skipped`."""
+        newest = self.read(timeout_s)
+        if newest is None:
+            return None
+        for _ in range(DRAIN_LIMIT):
+            newer = self.read(0)
+            if newer is None:
+                break
+            self.skipped += 1
+            newest = newer
+        return newest
+
+    def __iter__(self) -> Iterator[Message]:
+        """Every message in order, for ever."""
+        while True:
+            message = self.read(timeout_s=0.1)
+            if message is not None:
+                yield message
+
+    def close(self) -> None:
+        """Disconnect. Messages that were returned stay valid."""
+        self._connected.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _understood(self, parts: list[zmq.Frame]) -> Message | None:
+        try:
+            return wire.decode(parts)
+        except ForeignMessage:
+            self.foreign += 1
+        except WireError:
+            self.bad += 1
+        return None
+
+    def _is_current(self, stamp: FrameStamp) -> bool:
+        """Count the gap before this frame; False for a frame of a series that was already replaced."""
+        if stamp.series != self._series:
+            if stamp.series in self._over:
+                self.stray += 1
+                return False
+            self._begin(stamp)
+        if stamp.frame > self._next_frame:
+            self.missed += stamp.frame - self._next_frame
+        self._next_frame = max(self._next_frame, stamp.frame + 1)
+        return True
+
+    def _begin(self, stamp: FrameStamp) -> None:
+        """The first series may be joined late; of any later one we expect every frame."""
+        if self._series is None:
+            self._next_frame = stamp.frame
+        else:
+            self._over.append(self._series)
+            self._next_frame = 0
+        self._series = stamp.series
+
+
+class StatusSubscriber:
+    """Receives the status messages of a run. bad: messages that were none."""
+
+    def __init__(self, endpoint: str, *, context: zmq.Context[zmq.Socket[bytes]] | None = None) -> None:
+        self.bad = 0
+        self._connected = _ConnectedSocket(endpoint, b"", 1000, context)
+
+    def read(self, timeout_s: float) -> AnyStatus | None:
+        """The next message in order; None when none came in time."""
+        deadline = time.monotonic() + timeout_s
+        while (parts := self._connected.receive(deadline)) is not None:
+            try:
+                if len(parts) == 1:
+                    return status.from_json(parts[0].bytes)
+            except WireError:
+                pass  # counted below, like a message of two parts
+            self.bad += 1
+        return None
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._connected.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class _ConnectedSocket:
+    """A SUB socket, with a context of its own unless one is given."""
+
+    def __init__(
+        self, endpoint: str, subscription: bytes, receive_mark: int, context: zmq.Context[zmq.Socket[bytes]] | None
+    ) -> None:
+        self._own_context = None if context else zmq.Context()
+        self._socket: zmq.Socket[bytes] = (context or self._own_context or zmq.Context()).socket(zmq.SUB)
+        self._socket.setsockopt(zmq.RCVHWM, receive_mark)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_BODY_BYTES)
+        self._socket.setsockopt(zmq.SUBSCRIBE, subscription)
+        try:
+            self._socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            raise WireError(
+                f"{endpoint}: cannot be connected to ({error.strerror}); an endpoint looks like {wire.DENOISED_ENDPOINT}"
+            ) from None
+
+    def receive(self, deadline: float) -> list[zmq.Frame] | None:
+        """The parts of the next message, or None at the deadline (`time.monotonic`)."""
+        while True:
+            try:
+                return self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0 or not self._socket.poll(int(left_s * 1000) + 1):
+                    return None
+
+    def close(self) -> None:
+        self._socket.close()
+        if self._own_context is not None:
+            self._own_context.term()
