@@ -1,0 +1,6 @@
+"""Movies on disk: `open_movie` reads TIFF, ScanImage, OME-Zarr, zarr, HDF5 and NWB; `create_movie` writes OME-TIFF and OME-Zarr."""
+
+from rtdenoise.files.movie import Movie, MovieInfo
+from rtdenoise.files.reading import open_movie
+
+__all__ = ["Movie", "MovieInfo", "open_movie"]
