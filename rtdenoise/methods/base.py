@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rtdenoise import registry
+from rtdenoise.errors import ConfigError
 from rtdenoise.frame import WindowSpec
 
 Facts = Mapping[str, int | float | str | bool]
@@ -36,8 +37,13 @@ class Network(nn.Module):
     window: WindowSpec
     facts: dict[str, int | float | str | bool]
 
-    def deploy(self) -> Deployment:
-        """The same function in the form that is exported. Overridden by networks that fold or split."""
+    def deploy(self, **options: int) -> Deployment:
+        """The same function in the form that is exported. Overridden by networks that fold or split.
+
+        Raises ConfigError for an option that the network does not have.
+        """
+        if options:
+            raise ConfigError(f"{type(self).__name__} has no deploy option {', '.join(options)}")
         return Deployment({"window": self})
 
 

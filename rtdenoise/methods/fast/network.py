@@ -85,12 +85,14 @@ class FastNetwork(Network):
         up = F.interpolate(up, size=fine.shape[-2:])
         return self.final_conv(self.decoders[1](torch.cat([fine, up], dim=1)))  # type: ignore[no-any-return]
 
-    def deploy(self, groups_per_branch: int = 2) -> Deployment:
+    def deploy(self, *, groups_per_branch: int = 4, **options: int) -> Deployment:
         """Whole window, and (C > 2) the part that need not wait for the newest two frames apart from the part that
-        must.
+        must. groups_per_branch: see `Branches`.
         """
         from rtdenoise.methods.fast.split import Branches, Newest
 
+        if options or groups_per_branch < 1:
+            raise ConfigError(f"FAST deploys with groups_per_branch of 1 or more, got {groups_per_branch} {options}")
         branches = self.window.size // 2
         window = Branches(self, range(branches), groups_per_branch, bias=True)
         if branches == 1:
