@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from rtdenoise import config
 from rtdenoise.config import Settings
 from rtdenoise.errors import ConfigError
+
+Side = Annotated[int, Field(ge=16)]
 
 
 @dataclass(slots=True, frozen=True)
@@ -48,7 +50,7 @@ class SimParams(Settings):
     """
 
     kind: Literal["calcium", "voltage", "flow"] = "calcium"
-    shape: tuple[int, int] = (512, 512)
+    shape: tuple[Side, Side] = (512, 512)
     n_frames: int = Field(default=500, ge=2)
     frame_rate_hz: float = Field(default=30.0, gt=0)
     um_per_px: float = Field(default=1.0, gt=0)
