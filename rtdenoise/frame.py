@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -104,3 +104,27 @@ class WindowSpec:
     def latency_frames(self) -> int:
         """Most frames that arrive after a frame before it comes out: look-ahead + hop - 1."""
         return self.lookahead + self.hop - 1
+
+
+@dataclass(slots=True, frozen=True)
+class StreamInfo:
+    """What a source will deliver, known before the first frame.
+
+    shape: (Y, X).  dtype: numpy name, one of FRAME_DTYPES.  capacity: frames the device buffers.
+    frame_interval_s: per frame of one channel and plane, None if unknown.  n_frames: frames in a series, None if open-ended.
+    live: True when frames come whether or not anybody reads.
+    scan: what the acquisition software says about the scan (bidirectional, line_time_s, ...), empty when it says nothing.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    dtype: str
+    bit_depth: int = 16
+    channels: int = 1
+    planes: int = 1
+    frame_interval_s: float | None = None
+    live: bool = True
+    capacity: int = 0
+    n_frames: int | None = None
+    um_per_px: float | None = None
+    scan: Mapping[str, Any] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,18 @@ class StreamingDenoiser:
     """Slides an engine's window over one stream of frames (one channel of one plane).
 
     A new series or a lost frame (`stamp.dropped`) closes the segment: what waits for its look-ahead comes out by the edge rule,
-    and the window starts again, so no output ever spans a hole. The pixels of a yielded frame are float32 counts in a buffer
-    that the next push, flush or reset reuses. Nothing of a frame's size is allocated after construction.
+    and the window starts again, so no output ever spans a hole. Yielded pixels are float32 counts, valid until
+    the next frame is yielded, in a buffer of `output(shape)` where one is given (a publisher's `lease` saves a copy).
+    Nothing of a frame's size is allocated after construction.
     """
 
-    def __init__(self, engine: Engine, normalization: Normalization, shape: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        normalization: Normalization,
+        shape: tuple[int, int],
+        output: Callable[[tuple[int, int]], NDArray[np.float32]] | None = None,
+    ) -> None:
         spec = engine.window
         if len(spec.emits) != spec.hop:
             raise WindowError(
@@ -34,7 +41,8 @@ class StreamingDenoiser:
         self._ring = FrameRing(shape, 1 if spec.size == 1 and spec.hop == 1 else n_kept)
         self._stamps: list[FrameStamp | None] = [None] * n_kept
         self._edge = np.empty((spec.size, *shape), np.float32)
-        self._counts = np.empty((spec.size + spec.hop, *shape), np.float32)
+        counts = np.empty(shape, np.float32)
+        self._output = output or (lambda _: counts)
         self._series = ""
         self._next_target = 0
 
@@ -112,12 +120,12 @@ class StreamingDenoiser:
         self, denoised: NDArray[np.float32], n_out: int, first: int, stop: int, *, complete: bool
     ) -> Iterator[Frame]:
         used = (self._stamp(first).src_frame, self._stamp(stop - 1).src_frame)
-        for i in range(n_out):
-            self.normalization.invert(denoised[i], self._counts[i])
         target = self._next_target
         self._next_target += n_out
         for i in range(n_out):
-            yield Frame(self._counts[i], self._stamp(target + i), used, complete)
+            counts = self._output(self._shape)
+            self.normalization.invert(denoised[i], counts)
+            yield Frame(counts, self._stamp(target + i), used, complete)
 
     def _stamp(self, i_frame: int) -> FrameStamp:
         stamp = self._stamps[i_frame % len(self._stamps)]

@@ -40,37 +40,45 @@ class EngineChoice:
 
 
 @dataclass(slots=True)
+class _Opened:
+    """What factories of one choice share."""
+
+    refused: list[str] = field(default_factory=list)
+    bundle: Bundle | None = None
+    runtime: Runtime | None = None
+    graphs: dict[str, Graph] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class EngineFactory:
     """Makes engines of one choice for one frame shape; their graphs are compiled once and shared, their caches are not."""
 
     choice: EngineChoice
     shape: tuple[int, int]
-    refused: list[str] = field(default_factory=list)
-    _bundle: Bundle | None = None
-    _runtime: Runtime | None = None
-    _graphs: dict[str, Graph] = field(default_factory=dict)
+    _opened: _Opened = field(default_factory=_Opened)
+
+    @property
+    def refused(self) -> list[str]:
+        """Why faster runtimes than the one that was opened could not be."""
+        return self._opened.refused
 
     def make(self) -> Engine:
         """A new engine. Raises BundleError, EngineError, MissingExtraError or ConfigError."""
         if self.choice.model in filters.FILTERS:
             return filters.create(self.choice.model, self.shape)
-        if self._bundle is None:
-            self._bundle = bundles.read(self.choice.model)
-        if self._bundle.manifest.merge == "halving":
-            return self._merged(self._bundle)
-        return self._window(self._bundle)
+        bundle = self._bundle()
+        return self._merged(bundle) if bundle.manifest.merge == "halving" else self._window(bundle)
 
     def with_hop(self, hop: int) -> EngineFactory:
         """The same choice at another hop, sharing what is compiled."""
         choice = EngineChoice(self.choice.model, self.choice.backend, self.choice.latency, hop, self.choice.threads)
-        return EngineFactory(choice, self.shape, self.refused, self._bundle, self._runtime, self._graphs)
+        return EngineFactory(choice, self.shape, self._opened)
 
     def hops(self) -> list[int]:
         """Hops this model can run at, smallest first, beginning with the chosen one."""
         if self.choice.model in filters.FILTERS:
             return [self.choice.hop]
-        manifest = (self._bundle or bundles.read(self.choice.model)).manifest
-        powers = [2**k for k in range(8) if 2**k <= len(manifest.window.emits)]
+        powers = [2**k for k in range(8) if 2**k <= len(self._bundle().manifest.window.emits)]
         return [self.choice.hop, *(hop for hop in powers if hop > self.choice.hop)]
 
     def _merged(self, bundle: Bundle) -> MergedEngine:
@@ -95,20 +103,28 @@ class EngineFactory:
         graph = self._graph(bundle, "window", ((1, facts.size, *self.shape),))
         return WindowEngine(graph, facts.emits, spec, self.shape, self._info(bundle))
 
+    def _bundle(self) -> Bundle:
+        opened = self._opened
+        if opened.bundle is None:
+            opened.bundle = bundles.read(self.choice.model)
+        return opened.bundle
+
+    def _runtime(self) -> Runtime:
+        opened = self._opened
+        if opened.runtime is None:
+            opened.runtime = open_runtime(self.choice.backend, self.choice.threads, opened.refused)
+        return opened.runtime
+
     def _graph(self, bundle: Bundle, role: str, shapes: tuple[tuple[int, ...], ...]) -> Graph:
-        if role not in self._graphs:
-            if self._runtime is None:
-                self._runtime = open_runtime(self.choice.backend, self.choice.threads, self.refused)
-            self._graphs[role] = self._runtime.compile(bundle.graph(role), shapes)
-        return self._graphs[role]
+        graphs = self._opened.graphs
+        if role not in graphs:
+            graphs[role] = self._runtime().compile(bundle.graph(role), shapes)
+        return graphs[role]
 
     def _info(self, bundle: Bundle) -> EngineInfo:
-        runtime = self._runtime
-        if runtime is None:
-            raise EngineError(f"{bundle.name}: no runtime is open")
-        return EngineInfo(
-            runtime.backend, runtime.device, f"{bundle.name}@{bundle.hash}", runtime.precision, runtime.threads
-        )
+        runtime = self._runtime()
+        model = f"{bundle.name}@{bundle.hash}"
+        return EngineInfo(runtime.backend, runtime.device, model, runtime.precision, runtime.threads)
 
 
 def open_engine(

@@ -4,34 +4,12 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
-from rtdenoise.frame import Frame
+from rtdenoise.frame import Frame, StreamInfo
 
-
-@dataclass(slots=True, frozen=True)
-class StreamInfo:
-    """What a source will deliver, known before the first frame.
-
-    shape: (Y, X).  dtype: numpy name, one of FRAME_DTYPES.  frame_interval_s: per frame of one channel and plane, None if unknown.
-    live: True when frames come whether or not anybody reads.  capacity: frames the device buffers.  n_frames: frames in a series, None if open-ended.
-    scan: what the acquisition software says about the scan (bidirectional, line_time_s, ...), empty when it says nothing.
-    """
-
-    name: str
-    shape: tuple[int, int]
-    dtype: str
-    bit_depth: int = 16
-    channels: int = 1
-    planes: int = 1
-    frame_interval_s: float | None = None
-    live: bool = True
-    capacity: int = 0
-    n_frames: int | None = None
-    um_per_px: float | None = None
-    scan: Mapping[str, Any] = field(default_factory=dict)
+__all__ = ["SeriesClock", "Source", "SourceStats", "StreamInfo"]
 
 
 @dataclass(slots=True)
@@ -57,9 +35,11 @@ class Source(Protocol):
     open() connects and reads the geometry; start() begins a new series (new id, frame 0); read() waits at most `timeout_s`
     and returns None when nothing came, raises EndOfStream at the end of the series and a SourceError otherwise.
     stop() and close() may be called from any state, any number of times, and never hang.
-    The receiver owns the pixels of a returned frame until the next read.
+    The receiver owns the pixels of a returned frame until the next read. `clock` is the clock of the current series.
     """
 
+    @property
+    def clock(self) -> SeriesClock: ...
     def open(self) -> StreamInfo: ...
     def start(self) -> None: ...
     def read(self, timeout_s: float = 1.0) -> Frame | None: ...

@@ -1,0 +1,181 @@
+"""The process that takes frames from the source and writes them to the shared ring. Nothing downstream can stop it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Semaphore
+from pathlib import Path
+
+import numpy as np
+
+from rtdenoise import config, registry
+from rtdenoise.errors import EndOfStream, GeometryChanged, RtDenoiseError
+from rtdenoise.frame import Frame, StreamInfo, check_frame
+from rtdenoise.settings import RunSettings, SourceChoice
+from rtdenoise.shared import SharedRing, Slot, State
+from rtdenoise.sources.base import Source
+
+READ_TIMEOUT_S = 0.05
+"""A stop request is honoured within 100 ms."""
+MIN_SLOTS = 16
+MIN_SLOTS_LOSSLESS = 64
+NAP_S = 0.0005
+
+
+def open_source(choice: SourceChoice) -> Source:
+    """The chosen source, not yet opened. Raises ConfigError for an unknown source or option."""
+    kind = registry.load(registry.SOURCES, choice.name)
+    source: Source = kind(config.build(kind.Settings, choice.options, f"source {choice.name}"))
+    return source
+
+
+def ring_capacity(settings: RunSettings, info: StreamInfo) -> int:
+    """Slots of the shared ring: `ring_s` seconds of frames, within `ring_mb`."""
+    frame_bytes = info.shape[0] * info.shape[1] * np.dtype(info.dtype).itemsize
+    per_second = info.channels * info.planes / info.frame_interval_s if info.frame_interval_s else 100.0
+    wanted = max(MIN_SLOTS_LOSSLESS, round(settings.ring_s * per_second))
+    needed = max(MIN_SLOTS, 2 * settings.engine.calibration_frames * info.channels * info.planes)
+    return max(needed, min(wanted, (settings.ring_mb << 20) // frame_bytes))
+
+
+def main(settings: RunSettings, ring_path: Path, wake: Semaphore, say: Connection) -> None:
+    """Entry point of the process. Says ('opened', name), ('error', type, message) or ('ended', None) to its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    try:
+        source = open_source(settings.source)
+        try:
+            info = source.open()
+            ring = SharedRing.create(ring_path, info, ring_capacity(settings, info))
+            say.send(("opened", info.name))
+            _Acquisition(settings, source, ring, wake).run()
+        finally:
+            source.close()
+    except RtDenoiseError as error:
+        say.send(("error", type(error).__name__, str(error)))
+    else:
+        say.send(("ended", None))
+
+
+class _Acquisition:
+    """Series after series, from the source into the ring."""
+
+    def __init__(self, settings: RunSettings, source: Source, ring: SharedRing, wake: Semaphore) -> None:
+        self._settings, self._source, self._ring, self._wake = settings, source, ring, wake
+        self._last_src: dict[tuple[int, int], int] = {}
+        self._deadline: float | None = None
+
+    def run(self) -> None:
+        """Take every series. What went wrong is left in the ring's state and raised; frames already taken stay."""
+        final = State.ENDED
+        try:
+            self._wait_for_go()
+            if self._settings.duration_s is not None:
+                self._deadline = time.monotonic() + self._settings.duration_s
+            for _ in range(self._settings.source.n_series):
+                if not self._stopping():
+                    self._take_series()
+        except RtDenoiseError:
+            final = State.FAILED
+            raise
+        finally:
+            self._ring.end_series()
+            self._ring.ints[Slot.STATE] = final
+            self._wake.release()
+
+    def _take_series(self) -> None:
+        self._last_src.clear()
+        self._source.start()
+        self._ring.ints[Slot.STATE] = State.RUNNING
+        try:
+            with contextlib.suppress(EndOfStream):
+                while not self._stopping():
+                    self._take_frame()
+        finally:
+            self._count_unseen()
+            self._source.stop()
+            self._ring.end_series()
+            self._wake.release()
+
+    def _take_frame(self) -> None:
+        if self._settings.lossless and not self._has_room():
+            return
+        cpu = time.thread_time_ns()
+        frame = self._source.read(READ_TIMEOUT_S)
+        arrived = time.perf_counter_ns()
+        if frame is not None:
+            self._write(frame)
+            self._ring.latency["copy"].add(time.perf_counter_ns() - arrived)
+            self._wake.release()
+        self._ring.ints[Slot.PULL_CPU_NS] += time.thread_time_ns() - cpu
+
+    def _write(self, frame: Frame) -> None:
+        ints, stamp = self._ring.ints, frame.stamp
+        missing = self._missing_before(frame)
+        lost = min(stamp.dropped, missing)
+        self._ring.count_drop("source: lost in the camera buffer", lost)
+        self._ring.count_drop("source: skipped by policy", missing - lost)
+        ints[Slot.ACQUIRED] += 1 + missing
+        try:
+            check_frame(frame.pixels, self._ring.info.shape, self._ring.info.dtype)
+        except GeometryChanged:
+            self._ring.count_drop("acquire: bad frame")
+            raise
+        if missing != stamp.dropped:
+            frame = frame.restamped(dropped=missing)
+        self._ring.write(frame, self._source.clock.epoch_ns)
+
+    def _missing_before(self, frame: Frame) -> int:
+        """Camera numbers of this channel and plane that never reached us, whatever the reason."""
+        key, number = frame.stamp.key, frame.stamp.src_frame
+        previous = self._last_src.get(key)
+        self._last_src[key] = number
+        if previous is None:
+            return frame.stamp.dropped
+        return max(0, number - previous - 1)
+
+    def _count_unseen(self) -> None:
+        """Frames that the source lost after the last one it gave us."""
+        stats, dropped = self._source.stats(), self._ring.dropped()
+        counted = dropped.get("source: lost in the camera buffer", 0) + dropped.get("source: skipped by policy", 0)
+        unseen = max(0, stats.dropped + stats.skipped - counted)
+        self._ring.count_drop("source: lost in the camera buffer", unseen)
+        self._ring.ints[Slot.ACQUIRED] += unseen
+        self._ring.ints[Slot.SUSPECT] = stats.suspect
+
+    def _has_room(self) -> bool:
+        ints = self._ring.ints
+        if ints[Slot.HEAD] - ints[Slot.TAIL] < self._ring.capacity - 2:
+            return True
+        time.sleep(NAP_S)
+        return False
+
+    def _wait_for_go(self) -> None:
+        while not self._ring.ints[Slot.GO] and not self._stopping():
+            time.sleep(0.005)
+
+    def _stopping(self) -> bool:
+        late = self._deadline is not None and time.monotonic() > self._deadline
+        return late or bool(self._ring.ints[Slot.STOP]) or not parent_lives()
+
+
+def _parent_check() -> Callable[[], bool]:
+    """A cheap test, made twice a second, of whether the process that started us is still there."""
+    next_look, alive = 0.0, True
+
+    def lives() -> bool:
+        nonlocal next_look, alive
+        now = time.monotonic()
+        if now >= next_look:
+            parent = parent_process()
+            next_look, alive = now + 0.5, parent is None or parent.is_alive()
+        return alive
+
+    return lives
+
+
+parent_lives = _parent_check()

@@ -1,0 +1,266 @@
+"""The process that reads the shared ring, denoises and publishes. It may die at any time: acquisition never notices."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Semaphore
+from pathlib import Path
+
+from rtdenoise import bundle as bundles
+from rtdenoise.acquire import parent_lives
+from rtdenoise.engine import filters
+from rtdenoise.engine.load import EngineChoice, EngineFactory, open_runtime
+from rtdenoise.errors import ConfigError, EngineError, RtDenoiseError
+from rtdenoise.frame import Frame
+from rtdenoise.ledger import Ledger
+from rtdenoise.normalize import Normalization, calibrate
+from rtdenoise.outlets import Outlets
+from rtdenoise.pace import Pace, decide
+from rtdenoise.settings import EngineSettings, RunSettings
+from rtdenoise.shared import SharedRing, Slot, State
+from rtdenoise.stream import StreamingDenoiser
+
+WAIT_S = 0.05
+Key = tuple[int, int]
+Calibrations = dict[Key, tuple[float, float]]
+
+
+@dataclass(slots=True, frozen=True)
+class Ready:
+    """What the process says before the first frame."""
+
+    mode: str
+    hop: int
+    ms_per_frame: float
+    latency_frames: int
+    reason: str
+    backend: str
+    model: str
+    refused: tuple[str, ...]
+
+
+def main(
+    settings: RunSettings, ring_path: Path, wake: Semaphore, say: Connection, known: Calibrations, *, raw_only: str = ""
+) -> None:
+    """Entry point of the process. `known`: calibrations of an earlier process of the run; `raw_only`: why not to denoise."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        ring = SharedRing.attach(ring_path)
+        factory, ready = _prepare(settings, ring, raw_only)
+        with Outlets(settings, ring, ready.model, ready.backend) as outlets:
+            outlets.wait_for_subscribers(settings)
+            say.send(("ready", ready))
+            _Loop(settings, ring, factory, ready, outlets, wake, say, known).run()
+    except RtDenoiseError as error:
+        say.send(("error", type(error).__name__, str(error)))
+    else:
+        say.send(("done", None))
+
+
+def check_model(wanted: EngineSettings) -> None:
+    """Raise BundleError, ConfigError or MissingExtraError for an engine that can never start."""
+    if wanted.model not in filters.FILTERS:
+        bundles.read(wanted.model)
+        open_runtime(wanted.backend, 1)
+
+
+def _prepare(settings: RunSettings, ring: SharedRing, raw_only: str) -> tuple[EngineFactory, Ready]:
+    wanted, info = settings.engine, ring.info
+    choice = EngineChoice(wanted.model, wanted.backend, wanted.latency, wanted.hop or 1, wanted.threads)
+    factory = EngineFactory(choice, info.shape)
+    if raw_only:
+        return factory, Ready("raw only", 0, 0.0, 0, raw_only, "", wanted.model, ())
+    paced = info.live or info.frame_interval_s is not None
+    interval = info.frame_interval_s if paced and not settings.lossless else None
+    pace = decide(factory, interval, info.channels * info.planes, fixed_hop=wanted.hop is not None)
+    factory = factory.with_hop(max(1, pace.hop))
+    return factory, _ready(factory, pace)
+
+
+def _ready(factory: EngineFactory, pace: Pace) -> Ready:
+    with factory.make() as engine:
+        facts = engine.describe()
+    mode = "denoising" if pace.hop else "raw only"
+    refused = tuple(factory.refused)
+    return Ready(
+        mode, pace.hop, pace.ms_per_frame, pace.latency_frames, pace.reason, facts.backend, facts.model, refused
+    )
+
+
+class _Loop:
+    """Reads the ring frame by frame; every frame it takes is settled once: delivered, or dropped with a reason."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        ring: SharedRing,
+        factory: EngineFactory,
+        ready: Ready,
+        outlets: Outlets,
+        wake: Semaphore,
+        say: Connection,
+        known: Calibrations,
+    ) -> None:
+        self._settings, self._ring, self._factory, self._outlets = settings, ring, factory, outlets
+        self._wake, self._say, self._known = wake, say, known
+        self._raw_only = ready.mode == "raw only"
+        self._ledger = Ledger(ring)
+        self._streams: dict[Key, StreamingDenoiser] = {}
+        self._waiting: dict[Key, list[int]] = {}
+        self._gaps: dict[Key, int] = {}
+        self._failures = 0
+        self._flushed_at = -1
+        self._catching_up = True
+        per_second = len(_keys(ring)) / ring.info.frame_interval_s if ring.info.frame_interval_s else 100.0
+        self._max_backlog = max(8, round(settings.max_backlog_s * per_second))
+        n_context = 0 if self._raw_only else self._window_size() * len(_keys(ring))
+        self._cursor = self._ledger.resume(n_context)
+
+    def run(self) -> None:
+        """Until the source has ended and every frame is settled."""
+        while parent_lives():
+            if self._cursor < self._ring.head:
+                self._step()
+            elif self._ring.state in (State.ENDED, State.FAILED):
+                break
+            elif int(self._ring.ints[Slot.SERIES_END]) == self._cursor != self._flushed_at:
+                self._flush()
+            else:
+                self._catching_up = False
+                self._wake.acquire(timeout=WAIT_S)
+        self._flush()
+        self._ledger.give_up_rest()
+
+    def _step(self) -> None:
+        backlog = self._ring.head - self._cursor
+        if not (self._settings.lossless or self._catching_up) and backlog > self._max_backlog:
+            self._skip(self._ring.head - len(_keys(self._ring)), "denoise: behind")
+        frame = self._ring.frame(self._cursor) if self._cursor >= self._ring.oldest else None
+        if frame is None:
+            self._skip(self._ring.oldest + self._ring.capacity // 16, "ring: overwritten before it was read")
+            return
+        self._cursor += 1
+        self._ledger.take(frame.stamp.frame, self._cursor)
+        t_in, now = frame.stamp.t_in, self._now(frame)
+        self._ring.latency["queue"].add(now - t_in)
+        if self._ledger.first_look(frame.stamp.frame):
+            self._outlets.send_raw(frame, self._ledger.drops(), now)
+        if self._raw_only:
+            self._ring.latency["age"].add(self._now(frame) - t_in)
+            self._ledger.deliver(frame.stamp.frame)
+        else:
+            self._feed(frame)
+
+    def _skip(self, to: int, reason: str) -> None:
+        """Give up frames before `to`; the next frame of every stream says that there is a hole before it."""
+        to = min(max(to, self._cursor + 1), self._ring.head)
+        for number in range(self._cursor, to):
+            self._ledger.take(number, number + 1)
+            self._ledger.drop(number, reason)
+        self._gaps = dict.fromkeys(_keys(self._ring), to - self._cursor)
+        self._cursor = to
+
+    def _feed(self, frame: Frame) -> None:
+        key = frame.stamp.key
+        if key in self._streams:
+            self._push(self._streams[key], frame)
+            return
+        waiting = self._waiting.setdefault(key, [])
+        waiting.append(frame.stamp.frame)
+        if key in self._known or len(waiting) >= self._settings.engine.calibration_frames or self._needs_none():
+            self._begin(key)
+
+    def _begin(self, key: Key) -> None:
+        """Calibrate a stream on the frames that wait for it, then denoise them."""
+        frames = [frame for n in self._waiting.pop(key) if (frame := self._ring.frame(n)) is not None]
+        normalization = self._normalization(key, frames)
+        self._known[key] = (normalization.offset, normalization.scale)
+        self._say.send(("calibrated", (key, self._known[key])))
+        engine = self._factory.make()
+        self._streams[key] = StreamingDenoiser(engine, normalization, self._ring.info.shape, self._outlets.lease)
+        for frame in frames:
+            self._push(self._streams[key], frame)
+
+    def _normalization(self, key: Key, frames: list[Frame]) -> Normalization:
+        if key in self._known:
+            return Normalization(*self._known[key])
+        if self._needs_none():
+            return Normalization(0.0, 1.0)
+        shipped = bundles.read(self._settings.engine.model).manifest.normalization
+        if self._settings.engine.normalization == "bundle":
+            return Normalization(shipped.offset, shipped.scale)
+        try:
+            return calibrate([frame.pixels for frame in frames])
+        except ConfigError:  # a closed shutter: keep the level, take the contrast that the model was trained with
+            return Normalization(float(frames[0].pixels.flat[0]), shipped.scale)
+
+    def _needs_none(self) -> bool:
+        return self._settings.engine.model in filters.FILTERS
+
+    def _push(self, denoiser: StreamingDenoiser, frame: Frame) -> None:
+        if gap := self._gaps.pop(frame.stamp.key, 0):
+            frame = frame.restamped(dropped=frame.stamp.dropped + gap)
+        self._deliver(denoiser, denoiser.push(frame), frame.stamp.key)
+
+    def _deliver(self, denoiser: StreamingDenoiser, ready: Iterator[Frame], key: Key) -> None:
+        start, publishing = time.perf_counter_ns(), 0
+        try:
+            for out in ready:
+                publishing += self._publish(out, key)
+            self._failures = 0
+        except RtDenoiseError:
+            raise
+        except Exception as error:  # an engine's own exception types are not known here
+            self._note_failure(denoiser, key, error)
+        self._ring.latency["denoise"].add(time.perf_counter_ns() - start - publishing)
+
+    def _publish(self, out: Frame, key: Key) -> int:
+        number, start = out.stamp.frame, time.perf_counter_ns()
+        if self._ring.is_settled(number):
+            return 0
+        publisher = self._outlets.denoised
+        if publisher.facts.norm != (norm := _norm_id(self._known[key])):
+            publisher.facts = replace(publisher.facts, norm=norm)
+        t_out = start - self._ring.epoch_ns(number)
+        if self._outlets.send_denoised(out, self._ledger.drops(), t_out):
+            self._ring.latency["age"].add(t_out - out.stamp.t_in)
+            self._ledger.deliver(number)
+        took = time.perf_counter_ns() - start
+        self._ring.latency["publish"].add(took)
+        return took
+
+    def _note_failure(self, denoiser: StreamingDenoiser, key: Key, error: Exception) -> None:
+        """An engine that fails loses the frames of its window; one that goes on failing ends the process."""
+        denoiser.reset()
+        self._ledger.drop_taken("denoise: engine failed")
+        self._gaps[key] = 1
+        self._failures += 1
+        if self._failures >= 3:
+            raise EngineError(f"{self._settings.engine.model}: the engine failed three times in a row: {error}")
+
+    def _flush(self) -> None:
+        for key in list(self._waiting):
+            self._begin(key)
+        for key, denoiser in self._streams.items():
+            self._deliver(denoiser, denoiser.flush(), key)
+        self._flushed_at = self._cursor
+
+    def _window_size(self) -> int:
+        with self._factory.make() as engine:
+            return engine.window.size + engine.window.hop
+
+    def _now(self, frame: Frame) -> int:
+        return time.perf_counter_ns() - self._ring.epoch_ns(frame.stamp.frame)
+
+
+def _keys(ring: SharedRing) -> list[Key]:
+    return [(channel, plane) for channel in range(ring.info.channels) for plane in range(ring.info.planes)]
+
+
+def _norm_id(calibration: tuple[float, float]) -> str:
+    return hashlib.sha256(f"{calibration[0]:.6g} {calibration[1]:.6g}".encode()).hexdigest()[:8]

@@ -1,0 +1,70 @@
+"""Can the engine keep up? Decided before the first frame, by a stated rule, from what this machine measures."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from rtdenoise.engine.base import Engine
+from rtdenoise.engine.load import EngineFactory
+from rtdenoise.frame import Frame, FrameStamp
+from rtdenoise.normalize import Normalization
+from rtdenoise.stream import StreamingDenoiser
+
+HEADROOM = 0.8
+"""Share of a frame interval that denoising may take; the rest is for acquisition and publishing. Engineering choice."""
+N_TIMED_RUNS = 5
+
+
+@dataclass(slots=True, frozen=True)
+class Pace:
+    """The decision: which hop, or none (`hop` 0: raw only), and the line that says why."""
+
+    hop: int
+    ms_per_frame: float
+    latency_frames: int
+    reason: str
+
+
+def decide(factory: EngineFactory, interval_s: float | None, n_streams: int, *, fixed_hop: bool) -> Pace:
+    """The smallest hop whose measured cost per frame fits the frame interval; raw only when none does.
+
+    interval_s: between frames of one stream, None when frames come as fast as they are taken (then the first hop is right).
+    fixed_hop: try no other hop than the chosen one.
+    """
+    hops = factory.hops()[:1] if fixed_hop else factory.hops()
+    budget_ms = None if interval_s is None else 1e3 * HEADROOM * interval_s / n_streams
+    tried = []
+    for hop in hops:
+        with factory.with_hop(hop).make() as engine:
+            ms = measure_ms_per_frame(engine, factory.shape)
+            latency = engine.window.latency_frames
+        if budget_ms is None or ms <= budget_ms:
+            return Pace(hop, ms, latency, _accepted(hop, ms, latency, budget_ms, tried))
+        tried.append(f"hop {hop}: {ms:.1f} ms")
+    reason = f"raw only: {factory.choice.model} needs {', '.join(tried)} per frame, {budget_ms or 0:.1f} ms are there"
+    return Pace(0, 0.0, 0, f"{reason}; use a smaller frame, a faster engine or fewer frames per second")
+
+
+def measure_ms_per_frame(engine: Engine, shape: tuple[int, int]) -> float:
+    """Median ms per frame of the stream in its steady state, on noise."""
+    spec = engine.window
+    denoiser = StreamingDenoiser(engine, Normalization(0.0, 1.0), shape)
+    pool = np.random.default_rng(0).standard_normal((4, *shape), np.float32)
+    costs, n_warm = [], spec.size + spec.hop
+    for k in range(n_warm + N_TIMED_RUNS * spec.hop):
+        start = time.perf_counter_ns()
+        for _ in denoiser.push(Frame(pool[k % 4], FrameStamp("pace", k, k, 0))):
+            pass
+        costs.append((time.perf_counter_ns() - start) / 1e6)
+    engine.reset()
+    groups = np.array(costs[n_warm:]).reshape(N_TIMED_RUNS, spec.hop).sum(1)
+    return float(np.median(groups)) / spec.hop
+
+
+def _accepted(hop: int, ms: float, latency: int, budget_ms: float | None, tried: list[str]) -> str:
+    why = f" ({', '.join(tried)}: too slow)" if tried else ""
+    of = "" if budget_ms is None else f" of {budget_ms:.1f}"
+    return f"hop {hop}, {ms:.1f}{of} ms per frame, output {latency} frames late{why}"

@@ -1,0 +1,65 @@
+"""What one live run is asked to do."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from rtdenoise.config import Settings
+from rtdenoise.normalize import CALIBRATION_FRAMES
+
+DENOISED_PORT, RAW_PORT, STATUS_PORT = 5560, 5561, 5562
+
+
+def loopback(port: int) -> str:
+    """The endpoint of a port that only this machine can reach."""
+    return f"tcp://127.0.0.1:{port}"
+
+
+class SourceChoice(Settings):
+    """A registered source and the values of its own settings model."""
+
+    name: str = "synthetic"
+    options: dict[str, Any] = {}
+    n_series: int = Field(1, ge=1, description="series to take one after the other")
+
+
+class EngineSettings(Settings):
+    """Which model denoises, on what, how late. hop None: the smallest that keeps up."""
+
+    model: str = "fast-simulated"
+    backend: str = "auto"
+    latency: Literal["full", "causal"] = "full"
+    hop: int | None = Field(None, ge=1)
+    threads: int = Field(0, ge=0, description="0: all cores")
+    normalization: Literal["calibrate", "bundle"] = "calibrate"
+    calibration_frames: int = Field(CALIBRATION_FRAMES, ge=1)
+
+
+class Endpoints(Settings):
+    """Where a run can be listened to."""
+
+    denoised: str = loopback(DENOISED_PORT)
+    raw: str = loopback(RAW_PORT)
+    status: str = loopback(STATUS_PORT)
+
+
+class RunSettings(Settings):
+    """One live run.
+
+    lossless: every stage waits for the next one, down to the subscribers (policy `stop`); otherwise the camera is never held up
+    and what is too old is dropped and counted (policy `drop_oldest`).
+    wait_for: subscribers per stream that a lossless run waits for before the first frame.
+    max_backlog_s: a live run that is further behind than this skips to the newest frame. Engineering choice.
+    """
+
+    source: SourceChoice = SourceChoice()
+    engine: EngineSettings = EngineSettings()
+    endpoints: Endpoints = Endpoints()
+    lossless: bool = False
+    wait_for: dict[Literal["raw", "denoised"], int] = {}
+    duration_s: float | None = Field(None, gt=0)
+    ring_s: float = Field(4.0, gt=0)
+    ring_mb: int = Field(512, ge=1)
+    max_backlog_s: float = Field(0.5, gt=0)
