@@ -13,12 +13,13 @@ from pathlib import Path
 
 from rtdenoise import bundle as bundles
 from rtdenoise.acquire import parent_lives
+from rtdenoise.calibration import frames_needed, starting_normalization
 from rtdenoise.engine import filters
 from rtdenoise.engine.load import EngineChoice, EngineFactory, open_runtime
-from rtdenoise.errors import ConfigError, EngineError, RtDenoiseError
+from rtdenoise.errors import EngineError, RtDenoiseError
 from rtdenoise.frame import Frame
 from rtdenoise.ledger import Ledger
-from rtdenoise.normalize import Normalization, calibrate
+from rtdenoise.normalize import Normalization
 from rtdenoise.outlets import Outlets
 from rtdenoise.pace import Pace, decide
 from rtdenoise.settings import EngineSettings, RunSettings
@@ -172,35 +173,23 @@ class _Loop:
             return
         waiting = self._waiting.setdefault(key, [])
         waiting.append(frame.stamp.frame)
-        if key in self._known or len(waiting) >= self._settings.engine.calibration_frames or self._needs_none():
+        if key in self._known or len(waiting) >= frames_needed(self._settings.engine):
             self._begin(key)
 
     def _begin(self, key: Key) -> None:
         """Calibrate a stream on the frames that wait for it, then denoise them."""
         frames = [frame for n in self._waiting.pop(key) if (frame := self._ring.frame(n)) is not None]
-        normalization = self._normalization(key, frames)
-        self._known[key] = (normalization.offset, normalization.scale)
-        self._say.send(("calibrated", (key, self._known[key])))
+        if not frames:
+            return
+        if key not in self._known:
+            found = starting_normalization(self._settings.engine, [frame.pixels for frame in frames])
+            self._known[key] = (found.offset, found.scale)
+            self._say.send(("calibrated", (key, self._known[key])))
+        normalization = Normalization(*self._known[key])
         engine = self._factory.make()
         self._streams[key] = StreamingDenoiser(engine, normalization, self._ring.info.shape, self._outlets.lease)
         for frame in frames:
             self._push(self._streams[key], frame)
-
-    def _normalization(self, key: Key, frames: list[Frame]) -> Normalization:
-        if key in self._known:
-            return Normalization(*self._known[key])
-        if self._needs_none():
-            return Normalization(0.0, 1.0)
-        shipped = bundles.read(self._settings.engine.model).manifest.normalization
-        if self._settings.engine.normalization == "bundle":
-            return Normalization(shipped.offset, shipped.scale)
-        try:
-            return calibrate([frame.pixels for frame in frames])
-        except ConfigError:  # a closed shutter: keep the level, take the contrast that the model was trained with
-            return Normalization(float(frames[0].pixels.flat[0]), shipped.scale)
-
-    def _needs_none(self) -> bool:
-        return self._settings.engine.model in filters.FILTERS
 
     def _push(self, denoiser: StreamingDenoiser, frame: Frame) -> None:
         if gap := self._gaps.pop(frame.stamp.key, 0):

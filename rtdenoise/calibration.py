@@ -1,0 +1,36 @@
+"""Which normalisation a stream begins with: one rule for the live path and for files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rtdenoise import bundle as bundles
+from rtdenoise.engine import filters
+from rtdenoise.errors import ConfigError
+from rtdenoise.frame import Pixels
+from rtdenoise.normalize import Normalization, calibrate
+from rtdenoise.settings import EngineSettings
+
+NEUTRAL = Normalization(0.0, 1.0)
+
+
+def frames_needed(engine: EngineSettings) -> int:
+    """Frames of a stream that must be here before it can begin; 1 where nothing is calibrated."""
+    neutral = engine.model in filters.FILTERS or engine.normalization == "bundle"
+    return 1 if neutral else engine.calibration_frames
+
+
+def starting_normalization(engine: EngineSettings, first_frames: Sequence[Pixels]) -> Normalization:
+    """The frozen normalisation of a stream, from its first frames (fewer than asked for when the series is shorter).
+
+    Untrained filters need none. A field without any contrast (a closed shutter) takes its level, and the contrast of the training data.
+    """
+    if engine.model in filters.FILTERS:
+        return NEUTRAL
+    shipped = bundles.read(engine.model).manifest.normalization
+    if engine.normalization == "bundle":
+        return Normalization(shipped.offset, shipped.scale)
+    try:
+        return calibrate(first_frames)
+    except ConfigError:
+        return Normalization(float(first_frames[0].flat[0]), shipped.scale)

@@ -1,0 +1,227 @@
+"""The verbs of the command line: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from rtdenoise import __version__
+from rtdenoise.errors import MissingExtraError, RtDenoiseError
+
+app = typer.Typer(
+    name="rtdenoise",
+    help="Real-time denoising of microscope movies, beside the microscope.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console()
+err = Console(stderr=True)
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Bundle name or folder, or an untrained filter.")]
+Backend = Annotated[str, typer.Option("--engine", "-e", help="auto, openvino-bf16, openvino-fp32 or onnxruntime-cpu.")]
+Latency = Annotated[str, typer.Option(help="full: best quality, waits for later frames. causal: no look-ahead.")]
+Hop = Annotated[int | None, typer.Option(help="New frames per network run; default: the smallest that keeps up.")]
+Threads = Annotated[int, typer.Option(help="Threads of the engine; 0: all cores.")]
+Norm = Annotated[str, typer.Option("--normalization", help="calibrate: on the first frames. bundle: as in training.")]
+JsonPath = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
+DEMO = "fast-simulated"
+
+
+def main() -> None:
+    """Entry point: every error of ours is one line and exit code 1."""
+    try:
+        app()
+    except RtDenoiseError as error:
+        err.print(f"rtdenoise: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option(help="How long to run without a display.")] = 10.0,
+    camera: Annotated[str, typer.Option(help="simulator, or micromanager for its DemoCamera.")] = "simulator",
+    display: Annotated[bool, typer.Option(help="Open the viewer where there is a display.")] = True,
+    png: Annotated[Path, typer.Option(help="Where the before/after picture goes without a display.")] = Path(
+        "rtdenoise-demo.png"
+    ),
+) -> None:
+    """Raw and denoised side by side, from a simulated two-photon microscope or Micro-Manager's demo camera."""
+    from rtdenoise import demo as demonstration
+
+    demonstration.run(out, seconds=seconds, camera=camera, display=display, png=png)
+
+
+@app.command()
+def run(
+    source: Annotated[str, typer.Option("--source", "-s", help="micromanager, replay or synthetic.")] = "micromanager",
+    path: Annotated[str | None, typer.Option(help="Movie to replay.")] = None,
+    fps: Annotated[str | None, typer.Option(help="Frames per second (replay: also 'file' or 'max').")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames per series; default: until stopped.")] = None,
+    series: Annotated[int, typer.Option(help="Series to take one after the other.")] = 1,
+    option: Annotated[list[str] | None, typer.Option("--option", "-o", help="A source setting, as key=value.")] = None,
+    model: Model = DEMO,
+    engine: Backend = "auto",
+    latency: Latency = "full",
+    hop: Hop = None,
+    threads: Threads = 0,
+    normalization: Norm = "calibrate",
+    lossless: Annotated[bool, typer.Option(help="Wait for one subscriber of the denoised stream, and for it.")] = False,
+    wait_for: Annotated[list[str] | None, typer.Option(help="raw=N or denoised=N subscribers to wait for.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop after so long.")] = None,
+    port: Annotated[
+        int, typer.Option(help="Denoised frames here, raw on the next port, status on the one after.")
+    ] = 5560,
+    json_path: JsonPath = None,
+) -> None:
+    """Acquire, denoise and publish, live."""
+    from rtdenoise import live
+
+    asked = live.Asked(
+        source, path, fps, frames, series, tuple(option or ()), lossless, tuple(wait_for or ()), seconds, port
+    )
+    engine_settings = _engine(model, engine, latency, hop, threads, normalization)
+    live.run(out, asked, engine_settings, json_path)
+
+
+@app.command()
+def view(
+    port: Annotated[int, typer.Option(help="Port of the denoised stream; raw and status are the next two.")] = 5560,
+    host: Annotated[str, typer.Option(help="Machine that runs rtdenoise.")] = "127.0.0.1",
+    seconds: Annotated[float | None, typer.Option(help="Close after so long.")] = None,
+    screenshot: Annotated[Path | None, typer.Option(help="Save the window as PNG before it closes.")] = None,
+) -> None:
+    """Watch raw and denoised frames side by side."""
+    from rtdenoise.viewer import app as viewer
+
+    ends = [f"tcp://{host}:{port + i}" for i in range(3)]
+    sys.exit(viewer.main(ends[1], ends[0], ends[2], duration_s=seconds, screenshot=screenshot))
+
+
+@app.command()
+def denoise(
+    movie: Annotated[Path, typer.Argument(help="TIFF, OME-Zarr, HDF5 or NWB; or a folder of TIFFs.")],
+    output: Annotated[Path, typer.Argument(help="*.ome.tif or *.ome.zarr")],
+    model: Model = DEMO,
+    engine: Backend = "auto",
+    latency: Latency = "full",
+    hop: Hop = None,
+    threads: Threads = 0,
+    normalization: Norm = "calibrate",
+    channels: Annotated[int | None, typer.Option(help="Interleaved channels, when the file does not say.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Dataset inside an HDF5 or zarr file.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
+) -> None:
+    """Denoise a file: the same result as live."""
+    from rtdenoise import offline
+
+    settings = _engine(model, engine, latency, hop, threads, normalization)
+    with _bar(f"denoising {movie.name}") as progress:
+        n = offline.denoise_movie(
+            movie, output, settings, channels=channels, dataset=dataset, overwrite=overwrite, progress=progress
+        )
+    out.print(f"{n} frames -> {output}")
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="Folder with a recipe.toml, or the recipe itself.")],
+    threads: Annotated[int | None, typer.Option(help="Threads of torch; default: as the recipe says.")] = None,
+    restart: Annotated[bool, typer.Option(help="Begin anew instead of going on from the last checkpoint.")] = False,
+) -> None:
+    """Train a model on noisy movies alone, and write its bundle. Interrupt it at will: it goes on where it was."""
+    _need("torch", "train")
+    from rtdenoise.train.run import train as training
+
+    made = training(recipe, threads=threads, restart=restart)
+    out.print(f"{made.name} -> {made.path}")
+
+
+@app.command()
+def export(
+    bundle: Annotated[str, typer.Argument(help="Bundle name or folder.")],
+    target: Annotated[str | None, typer.Option(help="Name in export/targets, or a TOML file.")] = None,
+    output: Annotated[Path | None, typer.Option("--out", help="Folder of the new bundle.")] = None,
+) -> None:
+    """Export a bundle for a target, and prove that it still computes the same."""
+    _need("torch", "train")
+    from rtdenoise.export.pack import run_export
+
+    folder = output or Path(f"{Path(bundle).name}-{Path(target or 'portable-fp32').stem}")
+    report = run_export(bundle, target, folder)
+    out.print_json(report.model_dump_json())
+    out.print(f"{report.bundle} -> {folder}")
+
+
+@app.command()
+def bench(
+    model: Model = DEMO,
+    engine: Backend = "auto",
+    latency: Latency = "full",
+    hop: Hop = None,
+    threads: Threads = 0,
+    size: Annotated[int, typer.Option(help="Frames are size x size.")] = 512,
+    fps: Annotated[float, typer.Option(help="Frames per second; 0: as fast as possible.")] = 30.0,
+    seconds: Annotated[float, typer.Option(help="How long.")] = 10.0,
+    json_path: JsonPath = None,
+) -> None:
+    """Frames per second and latency of every stage, on this machine."""
+    from rtdenoise import bench as benchmark
+
+    settings = _engine(model, engine, latency, hop, threads, "calibrate")
+    benchmark.command(out, settings, size=size, fps=fps or None, seconds=seconds, json_path=json_path)
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Open everything a run needs, and say what is bound, what is missing, and how to get it."""
+    from rtdenoise import doctor as physician
+
+    sys.exit(physician.command(out, as_json=as_json))
+
+
+@app.command()
+def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """What is registered: methods, sources, engines, untrained filters, bundles."""
+    from rtdenoise import catalogue
+
+    facts = {"version": __version__, **catalogue.registered()}
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    for kind, names in facts.items():
+        out.print(f"[bold]{kind:8}[/bold] {names if isinstance(names, str) else ', '.join(names)}")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def _engine(model: str, backend: str, latency: str, hop: int | None, threads: int, normalization: str) -> Any:
+    from rtdenoise import config
+    from rtdenoise.settings import EngineSettings
+
+    asked = {"model": model, "backend": backend, "latency": latency, "hop": hop}
+    return config.build(EngineSettings, asked | {"threads": threads, "normalization": normalization}, "command line")
+
+
+def _need(package: str, extra: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        raise MissingExtraError(package, extra)
+
+
+def _bar(label: str) -> Any:
+    from rtdenoise.live import bar
+
+    return bar(err, label)

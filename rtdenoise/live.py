@@ -1,0 +1,151 @@
+"""`rtdenoise run` for a person: from words on the command line to a session, and its figures as a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from rtdenoise import config
+from rtdenoise.errors import ConfigError, RtDenoiseError
+from rtdenoise.session import POLL_S, Session
+from rtdenoise.settings import Endpoints, EngineSettings, RunSettings, loopback
+from rtdenoise.summary import Summary
+
+
+@dataclass(slots=True, frozen=True)
+class Asked:
+    """What the command line said about source and policy."""
+
+    source: str
+    path: str | None
+    fps: str | None
+    frames: int | None
+    series: int
+    options: tuple[str, ...]
+    lossless: bool
+    wait_for: tuple[str, ...]
+    seconds: float | None
+    port: int
+
+
+def run(console: Console, asked: Asked, engine: EngineSettings, json_path: Path | None) -> None:
+    """Run until the source ends, `seconds` are over or Ctrl-C. Raises what went wrong after printing the figures."""
+    settings = settings_of(asked, engine)
+    ends = settings.endpoints
+    with Session(settings, lambda line: console.print(line, markup=False, highlight=False)) as session:
+        console.print(f"denoised {ends.denoised}  raw {ends.raw}  status {ends.status}", highlight=False)
+        summary = watch(session)
+    show(console, summary)
+    if json_path is not None:
+        json_path.write_text(json.dumps(summary.as_dict(), indent=2) + "\n", encoding="utf-8")
+    if summary.error:
+        raise RtDenoiseError(summary.error)
+
+
+def watch(session: Session) -> Summary:
+    """Run a session to its end; Ctrl-C ends it in order."""
+    import time
+
+    stopped = False
+    while True:
+        try:
+            if not session.poll():
+                return session.summary()
+            time.sleep(POLL_S)
+        except KeyboardInterrupt:
+            if stopped:
+                raise
+            stopped = True
+            session.stop()
+
+
+def settings_of(asked: Asked, engine: EngineSettings) -> RunSettings:
+    """Checked settings of a run. Raises ConfigError naming the option that is wrong."""
+    values: dict[str, Any] = {
+        "source": {"name": asked.source, "options": _source_options(asked), "n_series": asked.series},
+        "engine": engine,
+        "endpoints": Endpoints(
+            denoised=loopback(asked.port), raw=loopback(asked.port + 1), status=loopback(asked.port + 2)
+        ),
+        "lossless": asked.lossless,
+        "wait_for": _wait_for(asked),
+        "duration_s": asked.seconds,
+    }
+    return config.build(RunSettings, values, "command line")
+
+
+def show(console: Console, summary: Summary) -> None:
+    """The figures of a run as tables."""
+    table = Table("stage", "p50 ms", "p95 ms", "p99 ms", title="latency")
+    for stage, percentiles in summary.latency_ms.items():
+        table.add_row(stage, *(f"{ms:.2f}" for ms in percentiles))
+    console.print(table)
+    dropped = ", ".join(f"{n} {reason}" for reason, n in summary.dropped.items()) or "0"
+    books = "balanced" if summary.balanced else "DO NOT BALANCE"
+    console.print(
+        f"{summary.acquired} acquired = {summary.delivered} delivered + {dropped} dropped + {summary.in_flight} in flight ({books})",
+        highlight=False,
+    )
+    console.print(
+        f"{summary.fps:.1f} frames/s, {summary.ready.mode}, {summary.ready.backend}, taking frames cost {summary.pull_cpu:.1%} of a core"
+    )
+
+
+@contextmanager
+def bar(console: Console, label: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar with the time left; gives `progress(done, total)`."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(label, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _source_options(asked: Asked) -> dict[str, Any]:
+    options = dict(_pair(text, "--option") for text in asked.options)
+    if asked.path is not None:
+        options["path"] = asked.path
+    if asked.frames is not None:
+        options["n_frames" if asked.source != "replay" else "stop"] = asked.frames
+    if asked.fps is not None:
+        options |= _fps_options(asked.source, asked.fps)
+    if asked.source == "replay" and "live" not in options and not asked.lossless:
+        options["live"] = True
+    return options
+
+
+def _fps_options(source: str, fps: str) -> dict[str, Any]:
+    if source == "replay":
+        return {"rate": fps if fps in ("file", "max") else _number(fps)}
+    if source == "synthetic":
+        return {"fps": None, "live": False} if fps == "max" else {"fps": _number(fps)}
+    return {"exposure_ms": 1000.0 / _number(fps)}
+
+
+def _wait_for(asked: Asked) -> dict[str, Any]:
+    pairs = dict(_pair(text, "--wait-for") for text in asked.wait_for)
+    return pairs or ({"denoised": 1} if asked.lossless else {})
+
+
+def _pair(text: str, option: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"{option} {text}: write it as key=value")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"--fps {text}: not a number") from None

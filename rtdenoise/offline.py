@@ -1,0 +1,90 @@
+"""The offline verb: a movie in, a denoised movie out, by the same stream as live, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from rtdenoise.calibration import frames_needed, starting_normalization
+from rtdenoise.engine.load import EngineChoice, EngineFactory
+from rtdenoise.files import create_movie, open_movie
+from rtdenoise.files.movie import Movie
+from rtdenoise.frame import Frame, FrameStamp
+from rtdenoise.settings import EngineSettings
+from rtdenoise.stream import StreamingDenoiser
+
+Key = tuple[int, int]
+BLOCK_MB = 32
+"""Read at once from the file. Engineering choice."""
+
+
+def denoise_movie(
+    movie_in: Path,
+    movie_out: Path,
+    engine: EngineSettings,
+    *,
+    channels: int | None = None,
+    dataset: str | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Denoise a file into an OME-TIFF or OME-Zarr; returns the number of frames written. `progress(done, total)` after each.
+
+    Raises FileFormatError for files, BundleError, EngineError, ConfigError or MissingExtraError for the engine.
+    """
+    with open_movie(movie_in, channels=channels, dataset=dataset) as movie:
+        info = movie.info
+        writer = create_movie(movie_out, info, overwrite=overwrite)
+        with writer:
+            for n_written, frame in enumerate(denoised(movie, engine), start=1):
+                writer.append(frame.pixels, channel=frame.stamp.channel, plane=frame.stamp.plane)
+                progress(n_written, info.n_images)
+    return info.n_images
+
+
+def denoised(movie: Movie, engine: EngineSettings) -> Iterator[Frame]:
+    """Every frame of a movie once, denoised, float32 counts; in order within each channel and plane. Pixels as in StreamingDenoiser."""
+    choice = EngineChoice(engine.model, engine.backend, engine.latency, engine.hop or 1, engine.threads)
+    factory = EngineFactory(choice, movie.info.shape)
+    streams: dict[Key, StreamingDenoiser] = {}
+    waiting: dict[Key, list[Frame]] = {}
+    for frame in frames(movie):
+        key = frame.stamp.key
+        if key in streams:
+            yield from streams[key].push(frame)
+            continue
+        waiting.setdefault(key, []).append(Frame(frame.pixels.copy(), frame.stamp))
+        if len(waiting[key]) >= frames_needed(engine):
+            yield from _begin(streams, waiting.pop(key), factory, engine)
+    for held in waiting.values():
+        yield from _begin(streams, held, factory, engine)
+    for stream in streams.values():
+        yield from stream.flush()
+
+
+def frames(movie: Movie) -> Iterator[Frame]:
+    """The frames of a movie in acquisition order; pixels are valid until the next one."""
+    info = movie.info
+    n_block = max(1, (BLOCK_MB << 20) // info.image_bytes)
+    block = np.empty((min(n_block, info.n_images), *info.shape), info.dtype)
+    interval_ns = round((info.frame_interval_s or 0.0) * 1e9)
+    for start in range(0, info.n_images, n_block):
+        n_here = min(n_block, info.n_images - start)
+        movie.read_into(start, block[:n_here])
+        for i in range(n_here):
+            channel, plane, number = movie.frame_stamp(start + i)
+            stamp = FrameStamp("0", start + i, number, 0, number * interval_ns, 0, channel, plane)
+            yield Frame(block[i], stamp)
+
+
+def _begin(
+    streams: dict[Key, StreamingDenoiser], held: list[Frame], factory: EngineFactory, engine: EngineSettings
+) -> Iterator[Frame]:
+    """Calibrate a stream on the frames held back for it, then denoise them."""
+    normalization = starting_normalization(engine, [frame.pixels for frame in held])
+    stream = StreamingDenoiser(factory.make(), normalization, factory.shape)
+    streams[held[0].stamp.key] = stream
+    for frame in held:
+        yield from stream.push(frame)
