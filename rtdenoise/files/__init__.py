@@ -2,5 +2,6 @@
 
 from rtdenoise.files.movie import Movie, MovieInfo
 from rtdenoise.files.reading import open_movie
+from rtdenoise.files.writing import MovieFacts, MovieWriter, create_movie
 
-__all__ = ["Movie", "MovieInfo", "open_movie"]
+__all__ = ["Movie", "MovieFacts", "MovieInfo", "MovieWriter", "create_movie", "open_movie"]
