@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import sys
 import tempfile
 import time
@@ -104,10 +105,11 @@ class SharedRing:
         layout = _Layout(info, capacity)
         try:
             with path.open("w+b") as file:
-                file.truncate(layout.size)
+                _reserve(file.fileno(), layout.size)
                 memory = mmap.mmap(file.fileno(), layout.size)
         except OSError as error:
             raise SourceError(f"{path}: no room for a ring of {layout.size >> 20} MiB: {error.strerror}") from None
+        _touch(memory)
         text = json.dumps(asdict(info) | {"scan": dict(info.scan)}).encode()
         memory[layout.text : layout.text + len(text)] = text
         ring = cls(path, info, capacity, memory)
@@ -124,6 +126,7 @@ class SharedRing:
         ints = np.frombuffer(memory, np.int64, _N_INTS)
         if len(memory) < _PAGE or ints[Slot.MAGIC] != _MAGIC:
             raise SourceError(f"{path}: not a frame ring")
+        _touch(memory)
         text = bytes(memory[_N_INTS * 8 : _N_INTS * 8 + _TEXT_BYTES]).rstrip(b"\0")
         values = json.loads(text)
         info = StreamInfo(**(values | {"shape": tuple(values["shape"])}))
@@ -232,6 +235,19 @@ def remove(path: Path) -> None:
             time.sleep(0.1)
         else:
             return
+
+
+def _reserve(fileno: int, size: int) -> None:
+    """Give the file its full size. Where the system can, all of it now: a memory-backed folder that is full later kills the writer."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fileno, 0, size)
+    else:
+        os.truncate(fileno, size)
+
+
+def _touch(memory: mmap.mmap) -> None:
+    """Look at every page once, so that no frame pays for its first mapping (measured: 0.4 ms per 512 x 512 frame)."""
+    np.frombuffer(memory, np.uint8)[::_PAGE].max()
 
 
 class _Layout:
