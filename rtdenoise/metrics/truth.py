@@ -96,12 +96,16 @@ class Scores:
         return asdict(self)
 
 
-def evaluate_against_truth(clean: Movie, denoised: Movie, simulated: Truth, *, first_frame: int = 0) -> Scores:
+def evaluate_against_truth(
+    clean: Movie, denoised: Movie, simulated: Truth, *, first_frame: int = 0, peak: float | None = None
+) -> Scores:
     """Score `denoised` against `clean`, both (T, Y, X) in counts, frames `first_frame ..` of the simulated movie.
 
-    ROI traces and events are read from the denoised movie with the true masks, events only in cells that are well visible in `clean`.
+    `peak` is the data range of the clean movie where that is already known. ROI traces and events are read from the denoised movie
+    with the true masks, events only in cells that are well visible in `clean`.
     """
-    moments, peak = pixel_moments(clean, denoised), data_range(clean)
+    moments = pixel_moments(clean, denoised)
+    peak = data_range(clean) if peak is None else peak
     roi_r, peak_ratio = _trace_scores(clean, denoised, simulated)
     n_rois, events = _event_score(clean, denoised, simulated, first_frame)
     return Scores(
