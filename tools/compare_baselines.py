@@ -36,13 +36,15 @@ from rtdenoise.stream import StreamingDenoiser
 FIRST_SEED = 101
 N_CALIBRATION = 8
 COLUMNS = (
-    ("psnr", "PSNR dB", ".2f"),
+    ("psnr", "PSNR", ".2f"),
     ("ssim", "SSIM", ".3f"),
-    ("dynamic_snr", "DynSNR dB", ".2f"),
+    ("dynamic_snr", "DynSNR", ".2f"),
+    ("fluctuation_error", "DynErr", ".1f"),
     ("roi_r", "ROI r", ".3f"),
     ("f1", "F1", ".3f"),
-    ("ms_per_frame", "ms/frame", ".2f"),
+    ("ms_per_frame", "ms", ".2f"),
 )
+LESS_IS_BETTER = ("fluctuation_error", "ms_per_frame")
 
 
 @dataclass(slots=True, frozen=True)
@@ -111,12 +113,12 @@ def score(model: str, movie: Simulated, peak: float, named: str, snr_db: float, 
 
 
 def table(results: Sequence[Result], title: str) -> Table:
-    """Means over seeds, one row per method, the best of each column in bold; `late` is the latency in frames."""
+    """Means over seeds, one row per method, the best of each column in bold."""
     methods = list(dict.fromkeys(r.method for r in results))
     means = {
         (m, key): _mean(getattr(r, key) for r in results if r.method == m) for m in methods for key, _, _ in COLUMNS
     }
-    out = Table(title=title)
+    out = Table(title=title, caption="PSNR, DynSNR dB; DynErr counts; ms per frame; late: frames")
     out.add_column("method", no_wrap=True)
     for _, heading, _ in COLUMNS:
         out.add_column(heading, justify="right")
@@ -133,7 +135,8 @@ def _cell(method: str, key: str, form: str, means: dict[tuple[str, str], float],
     if not np.isfinite(value):
         return "-"
     text = format(value, form)
-    best = key != "ms_per_frame" and value >= max(means[m, key] for m in methods if np.isfinite(means[m, key]))
+    sign = -1 if key in LESS_IS_BETTER else 1
+    best = sign * value >= max(sign * means[m, key] for m in methods if np.isfinite(means[m, key]))
     return f"[bold]{text}[/bold]" if best else text
 
 
