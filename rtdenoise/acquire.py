@@ -68,6 +68,8 @@ class _Acquisition:
         self._settings, self._source, self._ring, self._wake = settings, source, ring, wake
         self._last_src: dict[tuple[int, int], int] = {}
         self._deadline: float | None = None
+        # A file can wait; a camera cannot.
+        self._holds_back = settings.lossless or not ring.info.live
 
     def run(self) -> None:
         """Take every series. What went wrong is left in the ring's state and raised; frames already taken stay."""
@@ -102,7 +104,7 @@ class _Acquisition:
             self._wake.release()
 
     def _take_frame(self) -> None:
-        if self._settings.lossless and not self._has_room():
+        if self._holds_back and not self._has_room():
             return
         cpu = time.thread_time_ns()
         frame = self._source.read(READ_TIMEOUT_S)

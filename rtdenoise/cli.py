@@ -225,3 +225,7 @@ def _bar(label: str) -> Any:
     from rtdenoise.live import bar
 
     return bar(err, label)
+
+
+if __name__ == "__main__":
+    main()

@@ -76,8 +76,7 @@ def _prepare(settings: RunSettings, ring: SharedRing, raw_only: str) -> tuple[En
     factory = EngineFactory(choice, info.shape)
     if raw_only:
         return factory, Ready("raw only", 0, 0.0, 0, raw_only, "", wanted.model, ())
-    paced = info.live or info.frame_interval_s is not None
-    interval = info.frame_interval_s if paced and not settings.lossless else None
+    interval = info.frame_interval_s if info.live and not settings.lossless else None
     pace = decide(factory, interval, info.channels * info.planes, fixed_hop=wanted.hop is not None)
     factory = factory.with_hop(max(1, pace.hop))
     return factory, _ready(factory, pace)
@@ -117,6 +116,7 @@ class _Loop:
         self._failures = 0
         self._flushed_at = -1
         self._catching_up = True
+        self._may_skip = ring.info.live and not settings.lossless
         per_second = len(_keys(ring)) / ring.info.frame_interval_s if ring.info.frame_interval_s else 100.0
         self._max_backlog = max(8, round(settings.max_backlog_s * per_second))
         n_context = 0 if self._raw_only else self._window_size() * len(_keys(ring))
@@ -139,7 +139,7 @@ class _Loop:
 
     def _step(self) -> None:
         backlog = self._ring.head - self._cursor
-        if not (self._settings.lossless or self._catching_up) and backlog > self._max_backlog:
+        if self._may_skip and not self._catching_up and backlog > self._max_backlog:
             self._skip(self._ring.head - len(_keys(self._ring)), "denoise: behind")
         frame = self._ring.frame(self._cursor) if self._cursor >= self._ring.oldest else None
         if frame is None:

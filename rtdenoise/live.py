@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from rich.table import Table
 
 from rtdenoise import config
 from rtdenoise.errors import ConfigError, RtDenoiseError
-from rtdenoise.session import POLL_S, Session
+from rtdenoise.session import Session
 from rtdenoise.settings import Endpoints, EngineSettings, RunSettings, loopback
 from rtdenoise.summary import Summary
 
@@ -40,9 +41,12 @@ def run(console: Console, asked: Asked, engine: EngineSettings, json_path: Path 
     """Run until the source ends, `seconds` are over or Ctrl-C. Raises what went wrong after printing the figures."""
     settings = settings_of(asked, engine)
     ends = settings.endpoints
-    with Session(settings, lambda line: console.print(line, markup=False, highlight=False)) as session:
+    with (
+        Session(settings, lambda line: console.print(line, markup=False, highlight=False)) as session,
+        ctrl_c_stops(session),
+    ):
         console.print(f"denoised {ends.denoised}  raw {ends.raw}  status {ends.status}", highlight=False)
-        summary = watch(session)
+        summary = session.run()
     show(console, summary)
     if json_path is not None:
         json_path.write_text(json.dumps(summary.as_dict(), indent=2) + "\n", encoding="utf-8")
@@ -50,21 +54,20 @@ def run(console: Console, asked: Asked, engine: EngineSettings, json_path: Path 
         raise RtDenoiseError(summary.error)
 
 
-def watch(session: Session) -> Summary:
-    """Run a session to its end; Ctrl-C ends it in order."""
-    import time
+@contextmanager
+def ctrl_c_stops(session: Session) -> Iterator[None]:
+    """The first Ctrl-C ends the run in order, a second one at once."""
+    before = signal.getsignal(signal.SIGINT)
 
-    stopped = False
-    while True:
-        try:
-            if not session.poll():
-                return session.summary()
-            time.sleep(POLL_S)
-        except KeyboardInterrupt:
-            if stopped:
-                raise
-            stopped = True
-            session.stop()
+    def stop(_signal: int, _frame: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        session.stop()
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def settings_of(asked: Asked, engine: EngineSettings) -> RunSettings:
@@ -113,11 +116,11 @@ def _source_options(asked: Asked) -> dict[str, Any]:
     if asked.path is not None:
         options["path"] = asked.path
     if asked.frames is not None:
-        options["n_frames" if asked.source != "replay" else "stop"] = asked.frames
+        options["n_frames"] = asked.frames
     if asked.fps is not None:
         options |= _fps_options(asked.source, asked.fps)
-    if asked.source == "replay" and "live" not in options and not asked.lossless:
-        options["live"] = True
+    if asked.source == "replay" and isinstance(options.get("rate"), float) and not asked.lossless:
+        options.setdefault("live", True)  # a movie played at a chosen rate stands for a camera
     return options
 
 

@@ -1,0 +1,229 @@
+"""Live runs in their real processes: every frame accounted for, whatever dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtdenoise.errors import BundleError, ConfigError, FileFormatError, RtDenoiseError, SourceError, WireError
+from rtdenoise.session import Session
+from rtdenoise.shared import State
+from rtdenoise.status import EndMessage, StartMessage, StatusMessage
+from rtdenoise.subscribe import StatusSubscriber
+from tests.runs import Listener, copied, numbered, run_lossless, settings
+
+COUNTER = {"mode": "counter", "shape": [32, 48]}
+IDENTITY = {"model": "identity"}
+
+
+def wait_until(session: Session, done: object, timeout_s: float = 20.0) -> None:
+    """Keep the session going until `done()`."""
+    deadline = time.monotonic() + timeout_s
+    while not done():  # type: ignore[operator]
+        assert session.poll(), "the run ended too early"
+        assert time.monotonic() < deadline, "it never happened"
+
+
+def test_a_lossless_run_delivers_every_frame_once_in_order_to_another_process() -> None:
+    options = {**COUNTER, "fps": None, "live": False, "n_frames": 700}
+    summary, raw, denoised = run_lossless(settings("synthetic", options, engine=IDENTITY))
+    wanted = [((0, 0), k) for k in range(700)]
+    assert raw == wanted
+    assert denoised == wanted
+    assert (summary.acquired, summary.delivered, summary.dropped, summary.in_flight) == (700, 700, {}, 0)
+
+
+def test_denoised_frames_are_the_frames_of_the_raw_stream_when_nothing_is_denoised() -> None:
+    options = {**COUNTER, "fps": None, "live": False, "n_frames": 40, "negative": True}
+    _, raw, denoised = run_lossless(settings("synthetic", options, engine=IDENTITY), copied)
+    for (_, number, pixels), (_, same_number, same) in zip(raw, denoised, strict=True):
+        assert number == same_number
+        np.testing.assert_array_equal(pixels, same)
+    assert min(pixels.min() for _, _, pixels in raw) < 0
+
+
+def test_the_trained_model_runs_live_with_its_lookahead_and_loses_nothing() -> None:
+    options = {"mode": "blob", "shape": [64, 80], "fps": None, "live": False, "n_frames": 50}
+    summary, _, denoised = run_lossless(settings("synthetic", options))
+    assert [number for _, number in denoised] == list(range(50))
+    assert summary.balanced
+    assert summary.ready.latency_frames > 0
+
+
+def test_a_slow_engine_never_builds_a_backlog_and_every_dropped_frame_has_a_reason() -> None:
+    options = {"mode": "blob", "shape": [256, 256], "fps": 400.0, "n_frames": 600}
+    with Session(settings("synthetic", options, engine={"model": "median", "hop": 1}, max_backlog_s=0.1)) as session:
+        summary = session.run()
+    assert summary.balanced
+    assert summary.acquired == 600
+    assert summary.in_flight == 0
+    assert summary.ready.mode == "raw only" or summary.dropped
+
+
+def test_when_no_hop_is_fast_enough_raw_frames_are_shown_and_the_run_says_so() -> None:
+    news: list[str] = []
+    options = {"mode": "blob", "shape": [512, 512], "fps": 2000.0, "n_frames": 400}
+    asked = settings("synthetic", options)
+    raw = Listener(asked.endpoints.raw, "raw", numbered)
+    with Session(asked, news.append) as session:
+        summary = session.run()
+    assert summary.ready.mode == "raw only"
+    assert "raw only" in news[0]
+    assert "ms" in news[0]
+    assert raw.finish()
+    assert summary.balanced
+
+
+def test_killing_the_denoise_process_loses_no_acquired_frame() -> None:
+    options = {**COUNTER, "fps": 200.0, "n_frames": 1500}
+    asked = settings("synthetic", options, engine=IDENTITY, ring_s=8.0)
+    denoised = Listener(asked.endpoints.denoised, "denoised", numbered)
+    with Session(asked) as session:
+        ring = session.ring
+        assert ring is not None
+        wait_until(session, lambda: ring.head > 200)
+        pid = session.denoise_pid
+        assert pid is not None
+        os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        summary = session.run()
+    got = [number for _, number in denoised.finish()]
+    assert summary.restarts == 1
+    assert summary.acquired == 1500
+    assert summary.dropped == {}
+    assert summary.delivered == 1500
+    assert got == sorted(got)
+    # What was published while the subscriber was (re)connecting did not reach it; everything else did.
+    assert len(got) > 1000
+    assert got[-1] == 1499
+
+
+def test_killing_the_acquire_process_ends_the_run_with_a_clear_line_and_keeps_what_was_taken() -> None:
+    options = {**COUNTER, "fps": 200.0}
+    with Session(settings("synthetic", options, engine=IDENTITY)) as session:
+        ring = session.ring
+        assert ring is not None
+        wait_until(session, lambda: ring.head > 100)
+        assert session._acquire is not None
+        session._acquire.process.kill()
+        summary = session.run()
+    assert "acquire process died" in summary.error
+    assert summary.delivered == summary.acquired > 100
+    assert summary.in_flight == 0
+
+
+def test_series_follow_each_other_and_each_is_complete() -> None:
+    options = {**COUNTER, "fps": None, "live": False, "n_frames": 30}
+    asked = settings("synthetic", options, engine=IDENTITY)
+    asked = asked.model_copy(update={"source": asked.source.model_copy(update={"n_series": 5})})
+    summary, raw, denoised = run_lossless(asked, lambda m: (m.frame.stamp.series, m.frame.stamp.frame))
+    assert [number for _, number in raw] == list(range(30)) * 5
+    assert raw == denoised
+    assert len({series for series, _ in raw}) == 5
+    assert summary.acquired == 150
+
+
+def test_stopping_drains_what_was_taken() -> None:
+    with Session(settings("synthetic", {**COUNTER, "fps": 100.0}, engine=IDENTITY)) as session:
+        ring = session.ring
+        assert ring is not None
+        wait_until(session, lambda: ring.head > 50)
+        session.stop()
+        summary = session.run()
+        assert ring.state == State.ENDED
+    assert summary.balanced
+    assert summary.in_flight == 0
+    assert summary.delivered == summary.acquired > 50
+
+
+def test_status_says_start_status_and_end() -> None:
+    asked = settings("synthetic", {**COUNTER, "fps": 100.0, "n_frames": 250}, engine=IDENTITY)
+    with StatusSubscriber(asked.endpoints.status) as listener:
+        with Session(asked) as session:
+            session.run()
+        messages = []
+        while (message := listener.read(0.5)) is not None:
+            messages.append(message)
+    assert isinstance(messages[0], StartMessage)
+    assert messages[0].shape == (32, 48)
+    assert any(isinstance(m, StatusMessage) and m.balanced and m.fps_in > 50 for m in messages)
+    end = messages[-1]
+    assert isinstance(end, EndMessage)
+    assert (end.count, end.reason) == (250, "ok")
+
+
+def test_a_run_leaves_no_file_and_no_process_behind() -> None:
+    with Session(
+        settings("synthetic", {**COUNTER, "fps": None, "live": False, "n_frames": 20}, engine=IDENTITY)
+    ) as session:
+        path = session.ring.path if session.ring else None
+        children = [child.process for child in (session._acquire, session._denoise) if child]
+        session.run()
+    assert path is not None
+    assert not path.exists()
+    assert not any(process.is_alive() for process in children)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "engine", "error", "says"),
+    [
+        ("nothing", {}, IDENTITY, ConfigError, "registered"),
+        ("synthetic", {"speed": 3}, IDENTITY, ConfigError, "unknown speed; known"),
+        ("replay", {"path": "missing.tif"}, IDENTITY, RtDenoiseError, "missing.tif"),
+        ("synthetic", COUNTER, {"model": "no-such-model"}, BundleError, "no-such-model"),
+        ("synthetic", COUNTER, {"backend": "abacus"}, ConfigError, "abacus"),
+    ],
+)
+def test_what_cannot_work_is_said_before_the_first_frame(
+    source: str, options: dict[str, object], engine: dict[str, object], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says), Session(settings(source, options, engine=engine)):
+        pass
+
+
+def test_a_busy_port_is_said_before_the_first_frame() -> None:
+    asked = settings("synthetic", {**COUNTER, "fps": 20.0}, engine=IDENTITY)
+    with Session(asked), pytest.raises(WireError, match="in use"), Session(asked):
+        pass
+
+
+def test_a_truncated_movie_delivers_what_can_be_read_and_says_where_it_broke(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="tifffile is part of the live extra")
+    whole = tmp_path / "whole.tif"
+    tifffile.imwrite(whole, np.arange(40 * 64 * 64, dtype=np.uint16).reshape(40, 64, 64), photometric="minisblack")
+    broken = tmp_path / "broken.tif"
+    content = whole.read_bytes()
+    broken.write_bytes(content[: len(content) // 2])
+    summary, raw, _ = run_lossless(settings("replay", {"path": str(broken), "rate": "max"}, engine=IDENTITY))
+    assert "broken.tif" in summary.error
+    assert 10 <= len(raw) <= 20
+    assert summary.delivered == len(raw)
+
+
+def test_errors_keep_their_type_across_processes() -> None:
+    assert issubclass(FileFormatError, RtDenoiseError)
+    with pytest.raises(SourceError), Session(settings("micromanager", {"backend": "java", "port": 1}, engine=IDENTITY)):
+        pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process group from a test on Windows")
+def test_ctrl_c_ends_a_run_in_order_and_prints_the_figures(tmp_path: Path) -> None:
+    report = tmp_path / "run.json"
+    command = [sys.executable, "-m", "rtdenoise.cli", "run", "-s", "synthetic", "-o", "mode=counter", "--fps", "50"]
+    command += ["-o", "shape=[32,32]", "-m", "identity", "--port", "17560", "--json", str(report)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "status" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    text = process.stdout.read()
+    assert process.wait(20) == 0
+    assert "balanced" in text
+    assert report.is_file()
