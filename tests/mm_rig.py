@@ -120,6 +120,15 @@ class StandIn:
         command = [sys.executable, str(HERE / "standin_server.py"), json.dumps(options)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.port = int(self._line())
+        self._geometry = {"OnCameraCCDXSize": width, "OnCameraCCDYSize": height, "PixelType": "16bit", "BitDepth": 16}
+
+    def tidy(self) -> None:
+        """The state in which it started, for the next test."""
+        self.do("stopSequenceAcquisition")
+        self.do("clearROI")
+        for name, value in self._geometry.items():
+            self.do("setProperty", "Camera", name, str(value))
+        self.do("initializeCircularBuffer")
 
     def do(self, name: str, *arguments: Any) -> Any:
         """Call a method of the core over there, as somebody at its keyboard would."""
@@ -175,5 +184,5 @@ def in_its_own_process(request: pytest.FixtureRequest, timeout_s: float = 120.0)
     child = subprocess.run(
         command, cwd=root, env=environment, timeout=timeout_s, capture_output=True, text=True, check=False
     )
-    assert child.returncode == 0 and "1 passed" in child.stdout, child.stdout + child.stderr
+    assert (child.returncode, "1 passed" in child.stdout) == (0, True), child.stdout + child.stderr
     return False

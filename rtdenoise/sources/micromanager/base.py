@@ -52,6 +52,8 @@ class Popped:
 Take = Callable[[Core], tuple[Pixels, Mapping[str, Any]]]
 """Pops one tagged image: pixels and tags."""
 T = TypeVar("T")
+ANSWER_S, STOP_S = 10.0, 2.0
+"""Longest waits for an answer of a server that is alive, and on the way out. Engineering choice."""
 Arrival = tuple[Popped, int]
 """A frame, and how many of its channel are missing just before it."""
 
@@ -59,14 +61,15 @@ Arrival = tuple[Popped, int]
 class Driver(Protocol):
     """Runs core calls one at a time, from one thread at a time, and hands out the frames of one sequence.
 
-    call: the result of `job(core)`.  follow: hand out the frames of this sequence from now on, None for none.
+    call: the result of `job(core)`; SourceStalled after `within_s` where the core is another program's.
+    follow: hand out the frames of this sequence from now on, None for none.
     next: waits at most `timeout_s`; raises what Sequence.poll raises.  waiting: frames popped or poppable, not yet handed out.
     close: never hangs, may be called twice.
     """
 
     take: Take
 
-    def call(self, job: Callable[[Core], T]) -> T: ...
+    def call(self, job: Callable[[Core], T], within_s: float = ANSWER_S) -> T: ...
     def follow(self, sequence: Sequence | None) -> None: ...
     def next(self, timeout_s: float) -> Arrival | None: ...
     def waiting(self) -> int: ...

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rtdenoise.frame import Pixels
-from rtdenoise.sources.micromanager.base import Arrival, Core, T, Take
+from rtdenoise.sources.micromanager.base import ANSWER_S, Arrival, Core, T, Take
 from rtdenoise.sources.micromanager.inprocess import borrow, give_back
 from rtdenoise.sources.micromanager.sequence import NAP_S, Sequence
 from rtdenoise.sources.micromanager.settings import MicromanagerSettings
@@ -24,8 +24,8 @@ class LocalDriver:
         self._sequence: Sequence | None = None
         self._lock = threading.Lock()  # popping from two threads would lose the order
 
-    def call(self, job: Callable[[Core], T]) -> T:
-        """`job(core)` on the caller's thread, never during a pop."""
+    def call(self, job: Callable[[Core], T], within_s: float = ANSWER_S) -> T:
+        """`job(core)` on the caller's thread, never during a pop; a call into our own process cannot be given up."""
         with self._lock:
             if self._core is None:
                 raise RuntimeError("core call after close")

@@ -9,19 +9,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 from rtdenoise.errors import EndOfStream, SourceDisconnected, SourceError, SourceStalled
 from rtdenoise.sources.micromanager import bridge
-from rtdenoise.sources.micromanager.base import Arrival, Core, Popped, T, Take
+from rtdenoise.sources.micromanager.base import ANSWER_S, STOP_S, Arrival, Core, Popped, T, Take
 from rtdenoise.sources.micromanager.sequence import NAP_S, Sequence
 from rtdenoise.sources.micromanager.settings import MicromanagerSettings
 
 BEAT_S = 2.0
 """Silence of the thread before the port is probed. Engineering choice: ten times the longest wait seen behind a snapped image."""
-ANSWER_S = 10.0
-"""Longest wait for one answer of a server that is alive."""
 _SLICE_S = 0.25
 _JOIN_S = 1.0
 
@@ -56,20 +54,18 @@ class RemoteDriver:
             self.close()
             raise
 
-    def call(self, job: Callable[[Core], T]) -> T:
+    def call(self, job: Callable[[Core], T], within_s: float = ANSWER_S) -> T:
         """`job(core)` on the thread. Raises what it raises, SourceDisconnected for a dead server, SourceStalled for a silent one."""
         answer: Future[T] = Future()
         self._jobs.put((answer, job))
-        deadline = time.monotonic() + ANSWER_S
+        deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
-            self._check_alive()
-            try:
-                return answer.result(_SLICE_S)
-            except TimeoutError:
-                continue
-        raise SourceStalled(
-            f"Micro-Manager on {self._where} has not answered for {ANSWER_S:.0f} s; look at its window for a question"
-        )
+            if wait([answer], _SLICE_S).done:
+                return answer.result()
+            self._probe()
+            if self._lost is not None:
+                raise self._lost
+        raise SourceStalled(f"Micro-Manager on {self._where} does not answer; look at its window for an open question")
 
     def follow(self, sequence: Sequence | None) -> None:
         """Pull the frames of `sequence` from now on; what is left of the one before is forgotten."""
@@ -79,6 +75,7 @@ class RemoteDriver:
             if sequence is not None:
                 self._depth = self._settings.depth or _frames_in(self._settings.buffer_mb, sequence.frame_bytes)
             self._sequence = sequence
+        self._jobs.put((Future(), lambda core: None))  # ends the wait of an idle thread
 
     def next(self, timeout_s: float) -> Arrival | None:
         """The oldest frame in the queue."""
@@ -87,10 +84,10 @@ class RemoteDriver:
             with self._news:
                 arrival = self._oldest()
                 left = deadline - time.monotonic()
-                if arrival is not None or self._sequence is None or (left <= 0 and self._lost is None):
+                if arrival is not None or left <= 0:
                     return arrival
                 self._news.wait(min(left, _SLICE_S))
-            self._check_alive()
+            self._probe()
 
     def waiting(self) -> int:
         """Frames in our queue, and in the camera buffer when we last looked."""
@@ -100,7 +97,7 @@ class RemoteDriver:
         """Restore what we changed, release the core, end the thread; at most a few seconds, whatever the server does."""
         if not self._closing.is_set():
             with contextlib.suppress(SourceError):  # a server that is gone has nothing to restore
-                self.call(lambda core: self._restore())
+                self.call(lambda core: self._restore(), STOP_S)
         self._closing.set()
         self._thread.join(_JOIN_S)
         atexit.unregister(self.close)
@@ -119,17 +116,16 @@ class RemoteDriver:
             raise end
         return None
 
-    def _check_alive(self) -> None:
-        if self._lost is None and time.monotonic() - self._beat < BEAT_S:
+    def _probe(self) -> None:
+        """Find out whether a silent thread waits for a server that is gone, and free it then."""
+        if self._lost is not None or time.monotonic() - self._beat < BEAT_S:
             return
-        if self._lost is None and not bridge.port_answers(self._settings.host, self._settings.port):
+        if not bridge.port_answers(self._settings.host, self._settings.port):
             self._lost = SourceDisconnected(
                 f"Micro-Manager on {self._where} went away; start it again, then open the source again"
             )
             self._closing.set()
             bridge.abandon(self._core, self._settings.port)
-        if self._lost is not None and not self._frames:
-            raise self._lost
 
     def _run(self) -> None:
         try:
@@ -142,7 +138,7 @@ class RemoteDriver:
             self._beat = time.monotonic()
             self._answer(core, wait_s=0.05 if self._sequence is None or self._end is not None else 0.0)
             self._pull()
-        self._sequence = self._core = None
+        self._core = None
         if self._lost is None:
             bridge.release(core)
 

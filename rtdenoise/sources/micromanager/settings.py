@@ -21,7 +21,7 @@ class MicromanagerSettings(Settings):
     mm_path, config: the Micro-Manager folder and its configuration file (`python` only); with neither, a demo camera is used.
     buffer_mb: memory for frames that wait to be read (MMCore's circular buffer, or our own queue in front of `java`).
     properties: `{"Camera.Mode": "Noise"}` or `["Camera.Mode=Noise"]`, set in this order before anything else.
-    width, height: pixels of the demo camera.  n_frames: frames per camera of a series that ends by itself, None to run until stop().
+    width, height: sensor pixels of the demo camera.  n_frames: frames per camera of a series that ends by itself, None to run until stop().
     on_busy: what to do when a sequence is already running: refuse, stop it, or attach to it (the frames are then taken away from others).
     max_backlog: frames that may wait; the oldest beyond it are thrown away and counted.  policy `latest` is max_backlog 1.
     stall_timeout_s: report SourceStalled after this long without a frame (and never before three exposures).

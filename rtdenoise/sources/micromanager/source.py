@@ -9,7 +9,7 @@ from typing import Self
 from rtdenoise.errors import SourceError
 from rtdenoise.frame import Frame, FrameStamp
 from rtdenoise.sources.base import SeriesClock, SourceStats, StreamInfo
-from rtdenoise.sources.micromanager.base import Core, Driver
+from rtdenoise.sources.micromanager.base import STOP_S, Core, Driver
 from rtdenoise.sources.micromanager.camera import describe, prepare
 from rtdenoise.sources.micromanager.driver import LocalDriver
 from rtdenoise.sources.micromanager.remote import RemoteDriver
@@ -104,7 +104,7 @@ class MicromanagerSource:
             return
         sequence.stopped = True
         with contextlib.suppress(SourceError):  # a camera that is gone has stopped
-            self._driver.call(lambda core: sequence.stop())
+            self._driver.call(lambda core: sequence.stop(), STOP_S)
 
     def close(self) -> None:
         """Stop, then let go of the camera; unloads devices that we loaded."""
