@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +58,15 @@ def describe(path: Path, table: PageTable, channels: int | None) -> tuple[FirstP
             facts = _facts(path, tif, table)
     except tifffile.TiffFileError as error:
         raise FileFormatError(f"{path}: not a TIFF rtdenoise can read: {error}") from error
-    if channels:
-        facts = TiffFacts(
-            facts.format,
-            (0, facts.sizes[1] if facts.format == "scanimage" else 1, channels),
-            packed=facts.packed,
-            frame_interval_s=facts.frame_interval_s,
-            um_per_px=facts.um_per_px,
-            scan=facts.scan,
-        )
-    return page, facts
+    return page, _interleaved(facts, channels) if channels else facts
+
+
+def _interleaved(facts: TiffFacts, channels: int) -> TiffFacts:
+    """The same pages in the order of the file, with this many channels; ScanImage's planes stay, other axes are forgotten."""
+    n_planes = facts.sizes[1] if facts.format == "scanimage" else 1
+    n_images = facts.sizes[0] * facts.sizes[1] * facts.sizes[2]
+    sizes = (-(-n_images // (n_planes * channels)), n_planes, channels)
+    return replace(facts, sizes=sizes, strides=(n_planes * channels, channels, 1), files=(), places=None)
 
 
 def _first_page(path: Path, page: Any) -> FirstPage:
@@ -162,11 +161,11 @@ def time_plane_channel(path: Path, axes: str, shape: list[int]) -> tuple[tuple[i
     Without a time axis the only other axis is time: movies saved as stacks call it Z, I or Q.
     Raises FileFormatError when an axis longer than 1 is none of these.
     """
-    long = {axis: i for i, axis in enumerate(axes[:-2]) if shape[i] > 1}
+    long = [axis for axis, n in zip(axes[:-2], shape, strict=False) if n > 1]
     others = [axis for axis in long if axis not in "TC"]
     if "T" not in long and len(others) == 1:
         axes = axes.replace("T", "_").replace(others[0], "T")
-    elif any(axis != "Z" for axis in others):
+    elif len(long) > len(set(long)) or any(axis != "Z" for axis in others):
         raise FileFormatError(
             f"{path}: axes {axes} {tuple(shape)} are not a movie's; save it as TYX, TCYX, TZYX or TZCYX"
         )
