@@ -1,0 +1,165 @@
+"""The main job on any machine: a (simulated) microscope, the denoiser and, where there is a display, the viewer."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from rtdenoise.bundle import DEMO
+from rtdenoise.errors import ConfigError, MissingExtraError, RtDenoiseError
+from rtdenoise.frame import Pixels
+from rtdenoise.live import ctrl_c_stops, show
+from rtdenoise.session import POLL_S, Session
+from rtdenoise.settings import Endpoints, EngineSettings, RunSettings, SourceChoice
+from rtdenoise.subscribe import Subscriber
+from rtdenoise.viewer import app as viewer
+
+FPS = 30.0
+SIDE_PX = 256
+CAMERAS: dict[str, SourceChoice] = {
+    "simulator": SourceChoice(
+        name="synthetic", options={"mode": "calcium", "shape": [SIDE_PX, SIDE_PX], "fps": FPS, "snr_db": 3.0}
+    ),
+    "micromanager": SourceChoice(
+        name="micromanager",
+        options={
+            "width": SIDE_PX,
+            "height": SIDE_PX,
+            "exposure_ms": 1000 / FPS,
+            "properties": {"Camera.Mode": "Noise"},
+        },
+    ),
+}
+ENLARGE = 2
+GAP_PX = 8
+
+
+def run(console: Console, *, seconds: float, camera: str, display: bool, png: Path) -> None:
+    """Show raw and denoised frames until the viewer is closed; without a display, write a picture and the figures.
+
+    Raises ConfigError for an unknown camera, and whatever a run can raise.
+    """
+    if camera not in CAMERAS:
+        raise ConfigError(f"unknown camera {camera!r}; known: {', '.join(CAMERAS)}")
+    show_window = display and has_display()
+    settings = RunSettings(
+        source=CAMERAS[camera],
+        engine=EngineSettings(model=DEMO),
+        endpoints=Endpoints(),
+        duration_s=None if show_window else seconds,
+    )
+    console.print(f"{camera}, {SIDE_PX} x {SIDE_PX} at {FPS:.0f} frames/s, model {DEMO}", highlight=False)
+    with Session(settings, lambda line: console.print(line, markup=False, highlight=False)) as session:
+        with ctrl_c_stops(session):
+            if show_window:
+                _with_window(console, session, settings.endpoints)
+            else:
+                _without_window(console, session, settings.endpoints, png)
+        summary = session.summary()
+    show(console, summary)
+    if summary.error:
+        raise RtDenoiseError(summary.error)
+
+
+def has_display() -> bool:
+    """Whether a window can be opened here."""
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+def before_after(raw: Pixels, denoised: Pixels) -> NDArray[np.uint8]:
+    """Grey picture of raw (left) and denoised (right) at one contrast, enlarged; levels are the raw frame's 1 and 99.7 percentiles."""
+    low, high = np.percentile(np.asarray(raw, np.float32), (1.0, 99.7))
+    panes = [np.clip((np.asarray(p, np.float32) - low) / max(high - low, 1e-6), 0, 1) * 255 for p in (raw, denoised)]
+    large = [np.kron(pane.astype(np.uint8), np.ones((ENLARGE, ENLARGE), np.uint8)) for pane in panes]
+    gap = np.full((large[0].shape[0], GAP_PX), 255, np.uint8)
+    return np.concatenate([large[0], gap, large[1]], axis=1)
+
+
+def _with_window(console: Console, session: Session, ends: Endpoints) -> None:
+    window = multiprocessing.get_context("spawn").Process(
+        target=viewer.main, args=(ends.raw, ends.denoised, ends.status), daemon=True
+    )
+    window.start()
+    console.print("close the window or press Ctrl-C to end", highlight=False)
+    while session.poll():
+        if not window.is_alive():
+            session.stop()
+        time.sleep(POLL_S)
+    window.terminate()
+
+
+def _without_window(console: Console, session: Session, ends: Endpoints, png: Path) -> None:
+    pairs = _Pairs(ends)
+    try:
+        while session.poll():
+            pairs.look()
+            time.sleep(POLL_S)
+    finally:
+        pairs.close()
+    if pairs.newest is None:
+        raise RtDenoiseError("no denoised frame came; run: rtdenoise doctor")
+    raw, denoised, first_s = pairs.newest
+    png.write_bytes(_codec().png_encode(before_after(raw, denoised)))
+    console.print(f"first denoised frame {first_s:.1f} s after the start; before | after -> {png}", highlight=False)
+    console.print(f"frame-to-frame noise: raw {pairs.noise('raw'):.1f}, denoised {pairs.noise('denoised'):.1f} counts")
+
+
+class _Pairs:
+    """The newest frame that arrived on both streams, and how much each stream flickers."""
+
+    def __init__(self, ends: Endpoints) -> None:
+        self.newest: tuple[Pixels, Pixels, float] | None = None
+        self._began = time.monotonic()
+        self._first_s = 0.0
+        self._streams = {"raw": Subscriber(ends.raw, stream="raw"), "denoised": Subscriber(ends.denoised)}
+        self._raw: dict[int, Pixels] = {}
+        self._before: dict[str, Pixels] = {}
+        self._flicker: dict[str, list[float]] = {"raw": [], "denoised": []}
+
+    def look(self) -> None:
+        """Take what has come."""
+        while (message := self._streams["raw"].read(0)) is not None:
+            self._raw[message.frame.stamp.src_frame] = message.frame.pixels
+            self._note("raw", message.frame.pixels)
+            while len(self._raw) > 64:
+                del self._raw[next(iter(self._raw))]
+        while (message := self._streams["denoised"].read(0)) is not None:
+            self._note("denoised", message.frame.pixels)
+            raw = self._raw.get(message.frame.stamp.src_frame)
+            if raw is not None:
+                self._first_s = self._first_s or time.monotonic() - self._began
+                self.newest = (raw, message.frame.pixels, self._first_s)
+
+    def noise(self, stream: str) -> float:
+        """Median over frames of the standard deviation of frame differences / sqrt 2, counts."""
+        return float(np.median(self._flicker[stream])) if self._flicker[stream] else 0.0
+
+    def close(self) -> None:
+        """Disconnect."""
+        for subscriber in self._streams.values():
+            subscriber.close()
+
+    def _note(self, stream: str, pixels: Pixels) -> None:
+        before = self._before.get(stream)
+        if before is not None:
+            difference = np.asarray(pixels, np.float32) - np.asarray(before, np.float32)
+            self._flicker[stream].append(float(difference.std()) / np.sqrt(2))
+        self._before[stream] = pixels
+
+
+def _codec() -> Any:
+    try:
+        import imagecodecs
+    except ImportError:
+        raise MissingExtraError("imagecodecs", "live") from None
+    return imagecodecs
