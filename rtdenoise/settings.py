@@ -22,7 +22,7 @@ class SourceChoice(Settings):
 
     name: str = "synthetic"
     options: dict[str, Any] = {}
-    n_series: int = Field(1, ge=1, description="series to take one after the other")
+    n_series: int = Field(default=1, ge=1, description="series to take one after the other")
 
 
 class EngineSettings(Settings):
@@ -31,10 +31,10 @@ class EngineSettings(Settings):
     model: str = "fast-simulated"
     backend: str = "auto"
     latency: Literal["full", "causal"] = "full"
-    hop: int | None = Field(None, ge=1)
-    threads: int = Field(0, ge=0, description="0: all cores")
+    hop: int | None = Field(default=None, ge=1)
+    threads: int = Field(default=0, ge=0, description="0: all cores")
     normalization: Literal["calibrate", "bundle"] = "calibrate"
-    calibration_frames: int = Field(CALIBRATION_FRAMES, ge=1)
+    calibration_frames: int = Field(default=CALIBRATION_FRAMES, ge=1)
 
 
 class Endpoints(Settings):
@@ -59,7 +59,7 @@ class RunSettings(Settings):
     endpoints: Endpoints = Endpoints()
     lossless: bool = False
     wait_for: dict[Literal["raw", "denoised"], int] = {}
-    duration_s: float | None = Field(None, gt=0)
-    ring_s: float = Field(4.0, gt=0)
-    ring_mb: int = Field(512, ge=1)
-    max_backlog_s: float = Field(0.5, gt=0)
+    duration_s: float | None = Field(default=None, gt=0)
+    ring_s: float = Field(default=4.0, gt=0)
+    ring_mb: int = Field(default=512, ge=1)
+    max_backlog_s: float = Field(default=0.5, gt=0)
