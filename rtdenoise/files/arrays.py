@@ -12,8 +12,8 @@ from rtdenoise.errors import FileFormatError
 from rtdenoise.files.movie import MovieInfo
 from rtdenoise.frame import Pixels
 
-UNCHUNKED_FRAMES = 16
-"""Time points read at once from an array without chunks. Engineering choice: a few MB, so that the cost of a call does not count."""
+SLAB_FRAMES = 16
+"""Time points read at once where chunks are smaller or absent. Engineering choice: the cost of a call (0.7 ms in zarr) no longer counts."""
 _AXES = "tzcyx"
 
 
@@ -37,30 +37,41 @@ def as_movie_axes(axes: str, shape: tuple[int, ...]) -> str:
 
 
 class ArrayReader:
-    """Reads one array with axes named by the letters of `axes`. Keeps one slab: all planes and channels of one chunk of time."""
+    """Reads one array with axes named by the letters of `axes`. Keeps one slab: all planes and channels of a few chunks of time."""
 
-    def __init__(self, info: MovieInfo, array: Any, axes: str, chunk_frames: int, close: Callable[[], None]) -> None:
+    def __init__(self, info: MovieInfo, array: Any, axes: str, close: Callable[[], None]) -> None:
         self._info = info
         self._array = array
         self._axes = axes
         self._order = [axes.index(axis) for axis in _AXES if axis in axes]
-        self._n_times = chunk_frames
+        self._chunk = array.chunks[axes.index("t")] if array.chunks and "t" in axes else 1
+        self._n_times = self._chunk * max(1, SLAB_FRAMES // self._chunk)
         self._slab: tuple[int, Pixels] | None = None
         self._close = close
 
     def read_into(self, start: int, out: Pixels) -> None:
         """Fill `out`. Raises FileFormatError when a chunk is damaged."""
-        per_time = self._info.channels * self._info.planes
         for k in range(len(out)):
-            time, within = divmod(start + k, per_time)
-            i_slab, row = divmod(time, self._n_times)
-            out[k] = self._load(i_slab)[row * per_time + within]
+            out[k] = self._image(start + k)
 
-    def _load(self, i_slab: int) -> Pixels:
-        """(n, Y, X): images of one slab in acquisition order."""
-        if self._slab is None or self._slab[0] != i_slab:
+    def _image(self, i: int) -> Pixels:
+        per_time = self._info.channels * self._info.planes
+        time, within = divmod(i, per_time)
+        first = time // self._n_times * self._n_times
+        try:
+            image: Pixels = self._load(first)[(time - first) * per_time + within]
+        except FileFormatError:
+            if self._n_times == self._chunk:
+                raise
+            self._n_times = self._chunk  # a bad chunk must not take its neighbours with it
+            return self._image(i)
+        return image
+
+    def _load(self, first: int) -> Pixels:
+        """(n, Y, X): images of the slab that begins at time point `first`, in acquisition order."""
+        if self._slab is None or self._slab[0] != first:
             self._slab = None
-            self._slab = (i_slab, self._read_slab(i_slab * self._n_times))
+            self._slab = (first, self._read_slab(first))
         return self._slab[1]
 
     def _read_slab(self, first: int) -> Pixels:
@@ -69,9 +80,11 @@ class ArrayReader:
         try:
             slab = np.asarray(self._array[wanted])
         except Exception as error:  # zarr, its codecs and HDF5 each raise their own; all mean that the chunk is bad
-            first_image = first * self._info.channels * self._info.planes
-            message = f"{self._info.path}: frame {first_image} cannot be read ({type(error).__name__}: {error}); the frames before it can"
-            raise FileFormatError(message) from error
+            i_image = first * self._info.channels * self._info.planes
+            why = f"{type(error).__name__}: {error}"
+            raise FileFormatError(
+                f"{self._info.path}: frame {i_image} cannot be read ({why}); the frames before it can"
+            ) from error
         return slab.transpose(self._order_of(slab)).reshape(-1, *self._info.shape)
 
     def _order_of(self, slab: Pixels) -> list[int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdenoise.errors import FileFormatError
-from rtdenoise.files.arrays import UNCHUNKED_FRAMES, ArrayReader, as_movie_axes, sizes
+from rtdenoise.files.arrays import ArrayReader, as_movie_axes, sizes
 from rtdenoise.files.movie import Movie, MovieInfo, frame_dtype, need
 
 _NWB_SERIES = ("TwoPhotonSeries", "OnePhotonSeries", "ImageSeries")
@@ -74,8 +74,7 @@ def _movie(path: Path, file: Any, array: Any) -> Movie:
         frame_interval_s=_interval_s(array.parent) if series else None,
         um_per_px=_um_per_px(array.parent) if series else None,
     )
-    chunk_frames = array.chunks[0] if array.chunks else UNCHUNKED_FRAMES
-    return Movie(info, ArrayReader(info, array, axes, chunk_frames, file.close))
+    return Movie(info, ArrayReader(info, array, axes, file.close))
 
 
 def _interval_s(series: Any) -> float | None:

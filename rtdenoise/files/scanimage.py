@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
+
+MAX_CHANNELS = 8
+"""Engineering choice: ScanImage saves up to 4, and a header page that repeats one frame number for ever is no channel count."""
 
 
 def is_scanimage(header: str) -> bool:
@@ -19,8 +23,9 @@ def channels(header: str, descriptions: Sequence[str]) -> int:
     the window, and files exist that hold more channels than it lists.
     """
     numbers = [_find(text, r"frameNumbers?") for text in descriptions]
-    if numbers and numbers[0] is not None and len(set(numbers)) > 1:
-        return next(i for i, number in enumerate(numbers) if number != numbers[0])
+    same = list(itertools.takewhile(lambda number: number is not None and number == numbers[0], numbers))
+    if 0 < len(same) <= MAX_CHANNELS:
+        return len(same)
     saved = _find(header, r"state\.acq\.numberOfChannelsSave")
     listed = _find(header, r"channels?Save")
     return int(saved) if saved else max(len(re.findall(r"\d+", listed or "1")), 1)

@@ -16,9 +16,6 @@ from rtdenoise.files import ome, scanimage
 from rtdenoise.files.ifd import PageTable
 from rtdenoise.files.movie import need
 
-_PAGES_OF_FIRST_TIME_POINT = 9
-"""Descriptions read to count ScanImage's channels: it saves at most 4, newer vDAQ systems 8."""
-
 
 @dataclass(slots=True, frozen=True)
 class TiffFacts:
@@ -96,7 +93,7 @@ def _facts(path: Path, tif: Any, table: PageTable) -> TiffFacts:
 
 
 def _scanimage(tif: Any, header: str, n_pages: int) -> TiffFacts:
-    descriptions = [tif.pages[i].description for i in range(min(n_pages, _PAGES_OF_FIRST_TIME_POINT))]
+    descriptions = [tif.pages[i].description for i in range(min(n_pages, scanimage.MAX_CHANNELS + 1))]
     n_channels, n_planes = scanimage.channels(header, descriptions), scanimage.planes(header)
     return TiffFacts(
         "scanimage",

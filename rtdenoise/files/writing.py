@@ -97,7 +97,8 @@ class MovieWriter:
         if not self._finish():
             raise FileFormatError(f"{self.path}: not written: no frame was appended")
         try:
-            _remove(self.path)
+            if self.path.is_dir():
+                _remove(self.path)
             self._part.replace(self.path)
         except OSError as error:
             raise FileFormatError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from rtdenoise.errors import FileFormatError
 from rtdenoise.files import ome
-from rtdenoise.files.arrays import UNCHUNKED_FRAMES, ArrayReader, as_movie_axes, sizes
+from rtdenoise.files.arrays import ArrayReader, as_movie_axes, sizes
 from rtdenoise.files.movie import Movie, MovieInfo, frame_dtype, need
 
 
@@ -103,5 +103,4 @@ def _movie(path: Path, kind: str, array: Any, axes: str, interval_s: float | Non
         frame_interval_s=interval_s,
         um_per_px=um_per_px,
     )
-    chunk_frames = array.chunks[axes.index("t")] if "t" in axes else UNCHUNKED_FRAMES
-    return Movie(info, ArrayReader(info, array, axes, chunk_frames, lambda: None))
+    return Movie(info, ArrayReader(info, array, axes, lambda: None))

@@ -118,19 +118,20 @@ class ReplaySource:
         number = self._next
         if self._span.n_total is not None and number >= self._span.n_total:
             self._stopped.set()
-        if self._stopped.is_set() or self._supply is None or self._movie is None:
+        supply, movie = self._supply, self._movie
+        if self._stopped.is_set() or supply is None or movie is None:
             raise EndOfStream(f"{self._settings.path}: the series of {self._n_delivered} frames is complete")
         if not self._wait_until_due(number, deadline_ns):
             return None
         try:
-            pixels = self._supply.image(number, (deadline_ns - time.perf_counter_ns()) * 1e-9)
+            pixels = supply.image(number, (deadline_ns - time.perf_counter_ns()) * 1e-9)
         except FileFormatError as error:
             raise SourceError(str(error)) from error
         if pixels is None:
             return None
         if self._begin_ns is None:
             self._begin_ns = time.perf_counter_ns()
-        stamp = self._stamp(self._movie, number)
+        stamp = self._stamp(movie, number)
         self._next = number + 1
         self._n_delivered += 1
         self._stats.received += 1
