@@ -133,6 +133,16 @@ def test_smoothing_a_simulated_movie_raises_every_score_but_that_of_events() -> 
     assert raw.n_events == clean.n_events > 20
 
 
+def test_voltage_events_are_scored_although_the_movie_bleaches() -> None:
+    movie = simulate(preset("voltage", seed=106, n_frames=600))
+    clean = metrics.evaluate_against_truth(movie.clean, movie.clean, movie)
+    slow = metrics.evaluate_against_truth(movie.clean, ndimage.uniform_filter1d(movie.clean, 9, axis=0), movie)
+    assert clean.f1 is not None
+    assert slow.f1 is not None
+    assert clean.n_rois > 5
+    assert clean.f1 > slow.f1 + 0.2
+
+
 def test_a_part_of_a_movie_is_scored_against_the_events_in_that_part() -> None:
     whole, part = calcium(), slice(100, 260)
     scores = metrics.evaluate_against_truth(whole.clean[part], whole.clean[part], whole, first_frame=100)

@@ -47,9 +47,14 @@ def active_rois(clean_traces: Traces, min_sd: float = 0.02) -> NDArray[np.intp]:
     return np.flatnonzero(delta_f_over_f(clean_traces).std(axis=1) > min_sd)
 
 
+def large_rois(masks: Sequence[Mask], truth: Traces) -> list[int]:
+    """Indices of ROIs of 20 px or more whose cell `truth` (N, T) does something."""
+    return [i for i, (rows, _) in enumerate(masks) if len(rows) >= 20 and truth[i].std() > 1e-6]
+
+
 def good_rois(clean: Movie, masks: Sequence[Mask], truth: Traces, min_r: float = 0.7) -> list[int]:
-    """Indices of ROIs whose clean trace follows the cell's own activity `truth` (N, T): in focus, little contaminated, 20 px or more."""
-    large = [i for i, (rows, _) in enumerate(masks) if len(rows) >= 20 and truth[i].std() > 1e-6]
+    """Indices of large ROIs whose clean trace follows the cell's own activity `truth` (N, T): in focus, little contaminated."""
+    large = large_rois(masks, truth)
     r = pearson_r(roi_traces(clean, [masks[i] for i in large]), truth[large].astype(np.float64))
     return [i for i, good in zip(large, r > min_r, strict=True) if good]
 

@@ -20,7 +20,16 @@ from rtdenoise.metrics.movie import (
     signal_power,
     ssim,
 )
-from rtdenoise.metrics.traces import MIN_PIXELS, Mask, active_rois, delta_f_over_f, good_rois, pearson_r, roi_traces
+from rtdenoise.metrics.traces import (
+    MIN_PIXELS,
+    Mask,
+    active_rois,
+    delta_f_over_f,
+    good_rois,
+    large_rois,
+    pearson_r,
+    roi_traces,
+)
 
 
 class Indicator(Protocol):
@@ -102,7 +111,7 @@ def evaluate_against_truth(
     """Score `denoised` against `clean`, both (T, Y, X) in counts, frames `first_frame ..` of the simulated movie.
 
     `peak` is the data range of the clean movie where that is already known. ROI traces and events are read from the denoised movie
-    with the true masks, events only in cells that are well visible in `clean`.
+    with the true masks, calcium events only in cells that are well visible in `clean`.
     """
     moments = pixel_moments(clean, denoised)
     peak = data_range(clean) if peak is None else peak
@@ -139,7 +148,9 @@ def _trace_scores(clean: Movie, denoised: Movie, truth: Truth) -> tuple[float | 
 
 def _event_score(clean: Movie, denoised: Movie, truth: Truth, first_frame: int) -> tuple[int, EventScore | None]:
     fps, n_frames = truth.frame_rate_hz, len(clean)
-    cells = good_rois(clean, truth.masks, truth.traces[:, first_frame : first_frame + n_frames].astype(np.float64))
+    activity = truth.traces[:, first_frame : first_frame + n_frames].astype(np.float64)
+    # Bleaching hides the spikes of a voltage trace from a correlation, so there every large cell counts.
+    cells = good_rois(clean, truth.masks, activity) if truth.indicator else large_rois(truth.masks, activity)
     if not cells:
         return 0, None
     start_s, stop_s = first_frame / fps, (first_frame + n_frames) / fps
