@@ -117,9 +117,14 @@ def test_stop_and_close_work_from_any_state() -> None:
     source.close()
     with pytest.raises(SourceError, match="call open"):
         source.start()
+    with pytest.raises(SourceError, match="call open"):
+        source.read()
     source.open()
+    source.start()
     source.close()
     source.close()
+    with pytest.raises(EndOfStream):
+        source.read()
 
 
 def test_a_received_frame_cannot_be_written_to() -> None:

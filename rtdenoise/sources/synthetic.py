@@ -78,6 +78,7 @@ class SyntheticSource:
         self._clock = SeriesClock()
         self._next_src = 0
         self._n_delivered = 0
+        self._was_started = False
 
     @property
     def clock(self) -> SeriesClock:
@@ -104,17 +105,26 @@ class SyntheticSource:
         if self._make is None:
             raise SourceError("the synthetic source is not open; call open() before start()")
         self._next_src = self._n_delivered = 0
+        self._was_started = True
         self._stopped.clear()
         self._clock = SeriesClock()
 
     def read(self, timeout_s: float = 1.0) -> Frame | None:
-        """The next frame, or None when it does not exist within `timeout_s`. Raises EndOfStream after the last one and after stop."""
+        """The next frame, or None when it does not exist within `timeout_s`.
+
+        Raises EndOfStream after the last frame and after stop, SourceError before start.
+        """
+        make = self._make
+        if not self._was_started:
+            raise SourceError("the synthetic source is not running; call open() and start() before read()")
         dropped = self._skip_overwritten()
         number = self._next_src
         if self._settings.n_frames is not None and number >= self._settings.n_frames:
             self._stopped.set()
-        if self._make is None or not self._wait_for(number, timeout_s):
+        if not self._wait_for(number, timeout_s):
             return None
+        if make is None:
+            raise EndOfStream("the synthetic source is closed")
         self._next_src += 1
         stamp = FrameStamp(
             series=self._clock.series,
@@ -126,7 +136,7 @@ class SyntheticSource:
         )
         self._n_delivered += 1
         self._stats.received += 1
-        return Frame(self._make(number), stamp)
+        return Frame(make(number), stamp)
 
     def backlog(self) -> int:
         """Frames that exist and have not been read; 0 when the source waits for its reader."""
