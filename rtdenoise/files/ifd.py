@@ -6,6 +6,7 @@ tifffile drops the pages of a truncated file without an error and holds an objec
 from __future__ import annotations
 
 import struct
+from array import array
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -20,7 +21,6 @@ OFFSETS, BYTE_COUNTS = (273, 324), (279, 325)
 """Tag numbers, TIFF 6.0 specification: StripOffsets or TileOffsets say where the pixels are, the byte counts how long each piece is."""
 _VALUE_BYTES = {1: 1, 3: 2, 4: 4, 16: 8}
 """Unsigned integer field types of TIFF 6.0 and BigTIFF."""
-_MIN_IFD_BYTES = 18
 
 
 @dataclass(slots=True, frozen=True)
@@ -57,23 +57,24 @@ def walk(path: Path) -> PageTable:
 def _walk(path: Path, file: FileIO) -> PageTable:
     size = file.seek(0, 2)
     layout = _layout(path, file)
-    rows: list[tuple[int, ...]] = []
+    numbers = array("q")
     broken = False
-    offset = layout.first
+    n_pages, offset, mark = 0, layout.first, -1
     while offset:
         page = _directory(layout, file, offset, size)
-        if page is None or len(rows) > size // _MIN_IFD_BYTES:
+        if page is None or offset == mark:  # cut off, or a chain that bites its tail
             broken = True
             break
         row, next_offset = page
-        rows.append((offset, *row))
+        numbers.extend((offset, *row))
+        n_pages += 1
+        mark = offset if n_pages & (n_pages - 1) == 0 else mark
         offset = next_offset
-    if not rows:
+    if not n_pages:
         raise FileFormatError(f"{path}: truncated: frame 0 cannot be read (the file ends after {size} bytes)")
-    table = np.array(rows, dtype=np.int64)
-    return PageTable(
-        path, table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4:].astype(np.int32), size, broken
-    )
+    table = np.frombuffer(numbers, dtype=np.int64).reshape(n_pages, -1)
+    columns = [np.ascontiguousarray(table[:, i]) for i in range(4)]
+    return PageTable(path, *columns, table[:, 4:].astype(np.int32), size, broken)
 
 
 @dataclass(slots=True, frozen=True)

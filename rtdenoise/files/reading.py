@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from rtdenoise.errors import FileFormatError
+from rtdenoise.errors import FileFormatError, RtDenoiseError
 from rtdenoise.files.movie import Movie
 from rtdenoise.files.tiff import open_tiff, open_tiff_sequence
 
@@ -24,13 +24,19 @@ def open_movie(path: str | Path, *, channels: int | None = None, dataset: str | 
     Raises FileFormatError, MissingExtraError.
     """
     path = Path(path)
-    if re.search(r"[*?\[]", path.name) and not path.exists():
-        return _sequence(path, path.parent.glob(path.name), channels)
-    if not path.exists():
-        raise FileFormatError(f"{path}: no such file or folder")
-    if path.is_dir():
-        return _folder(path, channels, dataset)
-    return _file(path, channels, dataset)
+    try:
+        if re.search(r"[*?\[]", path.name) and not path.exists():
+            return _sequence(path, path.parent.glob(path.name), channels)
+        if not path.exists():
+            raise FileFormatError(f"{path}: no such file or folder")
+        return _folder(path, channels, dataset) if path.is_dir() else _file(path, channels, dataset)
+    except RtDenoiseError:
+        raise
+    except Exception as error:  # tifffile, h5py, zarr and XML meet damaged metadata with errors of every kind
+        why = " ".join(str(error).split())
+        raise FileFormatError(
+            f"{path}: cannot be opened, its metadata are damaged ({type(error).__name__}: {why})"
+        ) from error
 
 
 def _file(path: Path, channels: int | None, dataset: str | None) -> Movie:

@@ -122,7 +122,10 @@ class TiffReader:
 
     def _fill(self, i: int, image: Pixels) -> None:
         if self._images.offset[i] < 0:
-            image[...] = self._decoded(i)
+            decoded = self._decoded(i)
+            if decoded.shape != image.shape:
+                raise self._damaged(i, "damaged: ", f" (it has {decoded.shape} pixels)")
+            image[...] = decoded
             return
         target = image if self._scratch is None else self._scratch
         file = self._file(i, FileIO)

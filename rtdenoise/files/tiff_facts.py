@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,23 @@ def describe(path: Path, table: PageTable, channels: int | None) -> tuple[FirstP
     """Read the facts. Raises FileFormatError for colour images and axes that are no movie's, MissingExtraError."""
     tifffile = need("tifffile")
     try:
-        with tifffile.TiffFile(path) as tif:
+        with _quiet(tifffile), tifffile.TiffFile(path) as tif:
             page = _first_page(path, tif.pages.first)
             facts = _facts(path, tif, table)
     except tifffile.TiffFileError as error:
         raise FileFormatError(f"{path}: not a TIFF rtdenoise can read: {error}") from error
     return page, _interleaved(facts, channels) if channels else facts
+
+
+@contextmanager
+def _quiet(tifffile: Any) -> Iterator[None]:
+    """tifffile logs what is odd about a damaged file; the user gets one line from us instead."""
+    log = tifffile.logger()
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _interleaved(facts: TiffFacts, channels: int) -> TiffFacts:
@@ -67,7 +79,7 @@ def _interleaved(facts: TiffFacts, channels: int) -> TiffFacts:
 
 
 def _first_page(path: Path, page: Any) -> FirstPage:
-    if page.dtype is None or len(page.shape) != 2 or page.samplesperpixel != 1:
+    if page.dtype is None or len(page.shape) != 2 or not all(page.shape) or page.samplesperpixel != 1:
         raise FileFormatError(
             f"{path}: frame 0 is {page.shape} with {page.samplesperpixel} samples per pixel; save it as grey frames"
         )
