@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 
 import numpy as np
 
+from rtdenoise import machine
 from rtdenoise.engine.graph import Array
 from rtdenoise.errors import EngineError, MissingExtraError
 
@@ -26,7 +26,7 @@ class OrtRuntime:
         self._ort = onnxruntime
         self.threads = threads
         self.backend = "onnxruntime-cpu"
-        self.device = platform.processor() or platform.machine()
+        self.device = machine.cpu_name()
 
     def compile(self, path: Path, shapes: tuple[tuple[int, ...], ...]) -> OrtGraph:
         """Load the graph at `path`; `shapes` are checked on the first run. Raises EngineError when another provider was bound."""
