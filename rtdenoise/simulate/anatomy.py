@@ -21,8 +21,12 @@ def blur(image: NDArray[np.floating], sigma_px: float) -> Image:
 
 
 def smooth_field(rng: np.random.Generator, shape: tuple[int, int], sigma_px: float) -> Image:
-    """A random field (Y, X) of this correlation length with mean 0 and sd 1."""
-    field = blur(rng.standard_normal(shape, dtype=np.float32), sigma_px)
+    """A random field (Y, X) of this correlation length with mean 0 and sd 1; a very smooth one is made coarse and interpolated."""
+    step = max(1, int(sigma_px / 4))
+    coarse = (-(-shape[0] // step) + 3, -(-shape[1] // step) + 3)
+    field = blur(rng.standard_normal(coarse if step > 1 else shape, dtype=np.float32), sigma_px / step)
+    if step > 1:
+        field = ndimage.zoom(field, step, order=2)[: shape[0], : shape[1]]
     field -= field.mean()
     return field / np.float32(field.std() + 1e-9)
 
