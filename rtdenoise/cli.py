@@ -117,6 +117,9 @@ def denoise(
     normalization: Norm = "calibrate",
     channels: Annotated[int | None, typer.Option(help="Interleaved channels, when the file does not say.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Dataset inside an HDF5 or zarr file.")] = None,
+    dtype: Annotated[
+        str, typer.Option(help="Pixels of the output: float32, or 'input' (rounded, clipped).")
+    ] = "float32",
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
 ) -> None:
     """Denoise a file: the same result as live."""
@@ -125,7 +128,14 @@ def denoise(
     settings = _engine(model, engine, latency, hop, threads, normalization)
     with _bar(f"denoising {movie.name}") as progress:
         n = offline.denoise_movie(
-            movie, output, settings, channels=channels, dataset=dataset, overwrite=overwrite, progress=progress
+            movie,
+            output,
+            settings,
+            channels=channels,
+            dataset=dataset,
+            dtype=None if dtype == "input" else dtype,
+            overwrite=overwrite,
+            progress=progress,
         )
     out.print(f"{n} frames -> {output}")
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import sys
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ CAMERAS: dict[str, SourceChoice] = {
         },
     ),
 }
+FLICKER_LAG = 8
+"""Frames this far apart share no block of the demo model, so that their difference is not flattered by it."""
 ENLARGE = 2
 GAP_PX = 8
 
@@ -111,7 +114,7 @@ def _without_window(console: Console, session: Session, ends: Endpoints, png: Pa
     raw, denoised, first_s = pairs.newest
     png.write_bytes(_codec().png_encode(before_after(raw, denoised)))
     console.print(f"first denoised frame {first_s:.1f} s after the start; before | after -> {png}", highlight=False)
-    console.print(f"frame-to-frame noise: raw {pairs.noise('raw'):.1f}, denoised {pairs.noise('denoised'):.1f} counts")
+    console.print(f"noise between frames: raw {pairs.noise('raw'):.1f}, denoised {pairs.noise('denoised'):.1f} counts")
 
 
 class _Pairs:
@@ -123,7 +126,7 @@ class _Pairs:
         self._first_s = 0.0
         self._streams = {"raw": Subscriber(ends.raw, stream="raw"), "denoised": Subscriber(ends.denoised)}
         self._raw: dict[int, Pixels] = {}
-        self._before: dict[str, Pixels] = {}
+        self._before: dict[str, deque[Pixels]] = {name: deque(maxlen=FLICKER_LAG) for name in self._streams}
         self._flicker: dict[str, list[float]] = {"raw": [], "denoised": []}
 
     def look(self) -> None:
@@ -141,7 +144,7 @@ class _Pairs:
                 self.newest = (raw, message.frame.pixels, self._first_s)
 
     def noise(self, stream: str) -> float:
-        """Median over frames of the standard deviation of frame differences / sqrt 2, counts."""
+        """Median of the standard deviation of the difference of frames FLICKER_LAG apart, / sqrt 2, in counts."""
         return float(np.median(self._flicker[stream])) if self._flicker[stream] else 0.0
 
     def close(self) -> None:
@@ -150,11 +153,11 @@ class _Pairs:
             subscriber.close()
 
     def _note(self, stream: str, pixels: Pixels) -> None:
-        before = self._before.get(stream)
-        if before is not None:
-            difference = np.asarray(pixels, np.float32) - np.asarray(before, np.float32)
+        before = self._before[stream]
+        if len(before) == FLICKER_LAG:
+            difference = np.asarray(pixels, np.float32) - np.asarray(before[0], np.float32)
             self._flicker[stream].append(float(difference.std()) / np.sqrt(2))
-        self._before[stream] = pixels
+        before.append(pixels)
 
 
 def _codec() -> Any:

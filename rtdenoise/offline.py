@@ -27,16 +27,18 @@ def denoise_movie(
     *,
     channels: int | None = None,
     dataset: str | None = None,
+    dtype: str | None = "float32",
     overwrite: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Denoise a file into an OME-TIFF or OME-Zarr; returns the number of frames written. `progress(done, total)` after each.
+    """Denoise a file into an OME-TIFF or OME-Zarr; returns the number of frames written.
 
+    dtype: of the output, None for the input's (rounded and clipped).  progress: called with (done, total) after each frame.
     Raises FileFormatError for files, BundleError, EngineError, ConfigError or MissingExtraError for the engine.
     """
     with open_movie(movie_in, channels=channels, dataset=dataset) as movie:
         info = movie.info
-        writer = create_movie(movie_out, info, overwrite=overwrite)
+        writer = create_movie(movie_out, info, dtype=dtype, overwrite=overwrite)
         with writer:
             for n_written, frame in enumerate(denoised(movie, engine), start=1):
                 writer.append(frame.pixels, channel=frame.stamp.channel, plane=frame.stamp.plane)
