@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,8 @@ from scipy import ndimage
 from rtdenoise import metrics
 from rtdenoise.metrics.events import count_matches, merge_close
 from rtdenoise.simulate import Simulated, preset, simulate
+from tests.real_movies import MESOSCOPE, real_movie
 
-REAL_MOVIES = Path(__file__).parents[2] / "shared" / "data"
 Movie = NDArray[np.float32]
 
 
@@ -27,15 +26,6 @@ def calcium() -> Simulated:
 def smoothed() -> Movie:
     out: Movie = ndimage.gaussian_filter(calcium().noisy.astype(np.float32), (2, 1, 1))
     return out
-
-
-def real_movie(name: str) -> NDArray[np.int16]:
-    tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed")
-    path = REAL_MOVIES / name
-    if not path.is_file():
-        pytest.skip(f"{name} is not here: it is a recording, kept beside the repository")
-    movie: NDArray[np.int16] = tifffile.imread(path)
-    return movie
 
 
 def test_psnr_snr_and_dynamic_snr_are_the_formulas_of_the_protocol() -> None:
@@ -191,7 +181,8 @@ def test_noise_sd_of_white_noise_is_its_sd() -> None:
 
 
 def test_a_real_two_photon_movie_has_the_noise_that_was_measured_on_it() -> None:
-    movie = real_movie("tolias_mesoscope2_t000-299_y200-424_x032-256.tif")
+    tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed")
+    movie = tifffile.imread(real_movie(MESOSCOPE))
     assert metrics.noise_sd(movie) == pytest.approx(160, rel=0.02)
     assert metrics.photon_transfer(movie).gain == pytest.approx(55.7, rel=0.02)
     correlation = metrics.noise_correlation(movie)
