@@ -237,6 +237,21 @@ def test_an_ome_set_brings_its_other_files_and_a_stopped_one_ends_where_it_was_s
         np.testing.assert_array_equal(movie.read(0, 99), counting_stack(7))
 
 
+def test_a_folder_of_stacks_with_one_directory_each_gives_all_of_their_frames(tmp_path: Path) -> None:
+    """ImageJ writes stacks of more than 4 GB that way; here the other directories are cut off."""
+    for i_file in range(2):
+        path = tmp_path / f"{i_file}.tif"
+        tifffile.imwrite(
+            path, counting_stack(8).view(np.uint16)[4 * i_file : 4 * i_file + 4], imagej=True, metadata={"axes": "TYX"}
+        )
+        with tifffile.TiffFile(path) as tif:
+            end = tif.pages[3].dataoffsets[0] + tif.pages[3].databytecounts[0]
+        path.write_bytes(path.read_bytes()[:end])
+    with open_movie(tmp_path) as movie:
+        assert movie.info.format == "imagej"
+        np.testing.assert_array_equal(movie.read(0, 99).view(np.int16), counting_stack(8))
+
+
 TRUNCATED: dict[str, Callable[[Path], Path]] = {
     "tiff": plain_tiff,
     "tiff, zlib": lambda folder: plain_tiff(folder, compression="zlib"),

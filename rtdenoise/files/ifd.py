@@ -73,8 +73,8 @@ def _walk(path: Path, file: FileIO) -> PageTable:
     if not n_pages:
         raise FileFormatError(f"{path}: truncated: frame 0 cannot be read (the file ends after {size} bytes)")
     table = np.frombuffer(numbers, dtype=np.int64).reshape(n_pages, -1)
-    columns = [np.ascontiguousarray(table[:, i]) for i in range(4)]
-    return PageTable(path, *columns, table[:, 4:].astype(np.int32), size, broken)
+    directory, pixels, last_strip, end = np.ascontiguousarray(table[:, :4].T)
+    return PageTable(path, directory, pixels, last_strip, end, table[:, 4:].astype(np.int32), size, broken)
 
 
 @dataclass(slots=True, frozen=True)

@@ -42,9 +42,20 @@ def open_tiff_sequence(path: Path, files: Sequence[Path], *, channels: int | Non
     """
     tables = [walk(file) for file in files]
     first, facts = describe(files[0], tables[0], channels)
-    return _movie(
-        path, first, facts, image_table.in_sequence([image_table.of_file(t, first.plain_bytes) for t in tables])
-    )
+    per_time = facts.sizes[1] * facts.sizes[2]
+    if per_time > 1 and facts.strides[0] != per_time:
+        raise FileFormatError(
+            f"{files[0]}: time is not its slowest axis, so no other file can continue it; open them one by one"
+        )
+    parts = [_part(table, first, facts, channels) for table in tables]
+    return _movie(path, first, facts, _in_time(image_table.in_sequence(parts), facts))
+
+
+def _part(table: PageTable, first: FirstPage, facts: TiffFacts, channels: int | None) -> ImageTable:
+    """One file of a sequence. A stack with a single directory says itself how many images it has."""
+    if facts.packed and facts.sizes != (1, 1, 1) and len(table) == 1:
+        return _one_file(table, *describe(table.path, table, channels))
+    return image_table.of_file(table, first.plain_bytes)
 
 
 def _one_file(table: PageTable, first: FirstPage, facts: TiffFacts) -> ImageTable:
