@@ -44,21 +44,21 @@ def main(
     from rtdenoise.viewer.window import ViewerWindow
 
     app = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["rtdenoise"])
-    window = ViewerWindow(Feed(raw_endpoint, denoised_endpoint, status_endpoint))
-    window.show()
-    if duration_s is None and screenshot is not None:
-        duration_s = SCREENSHOT_AFTER_S
-    if duration_s is not None:
-        QtCore.QTimer.singleShot(int(duration_s * 1000), app.quit)
     # Later, because Ctrl-C may come in the middle of a look, and quitting disconnects at once.
     interrupted = signal.signal(signal.SIGINT, lambda *_: QtCore.QTimer.singleShot(0, app.quit))
     try:
+        window = ViewerWindow(Feed(raw_endpoint, denoised_endpoint, status_endpoint))
+        window.show()
+        if duration_s is None and screenshot is not None:
+            duration_s = SCREENSHOT_AFTER_S
+        if duration_s is not None:
+            QtCore.QTimer.singleShot(int(duration_s * 1000), app.quit)
         code = app.exec()
+        window.close()
         if screenshot is not None:
             _save(window, screenshot)
     finally:
         signal.signal(signal.SIGINT, interrupted)
-        window.close()
     return int(code)
 
 

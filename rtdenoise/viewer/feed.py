@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -95,10 +96,18 @@ class Picture:
 class Feed:
     """Three subscribers and what is known from them. `look` never blocks; use it from one thread.
 
-    shown: pictures painted.  passed_over: denoised frames of the chosen channel that arrived and were not painted.
+    clock: seconds, for silence and rates.  shown: pictures painted.
+    passed_over: denoised frames of the chosen channel that arrived and were not painted.
     """
 
-    def __init__(self, raw_endpoint: str, denoised_endpoint: str, status_endpoint: str) -> None:
+    def __init__(
+        self,
+        raw_endpoint: str,
+        denoised_endpoint: str,
+        status_endpoint: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self.raw = Subscriber(raw_endpoint)
         self.denoised = Subscriber(denoised_endpoint)
         self._status = StatusSubscriber(status_endpoint)
@@ -117,7 +126,7 @@ class Feed:
 
     def look(self) -> Arrivals:
         """Take everything that has arrived and choose the newest picture. Call it before painting."""
-        now_s = time.monotonic()
+        now_s = self._clock()
         self._look_at_status()
         arrivals = Arrivals(self._chosen(_waiting(self.raw)), self._chosen(_waiting(self.denoised)))
         for message in arrivals.raw:
@@ -138,11 +147,11 @@ class Feed:
 
     def silent_s(self) -> float | None:
         """Seconds since a frame arrived; None before the first."""
-        return None if self._heard_s is None else time.monotonic() - self._heard_s
+        return None if self._heard_s is None else self._clock() - self._heard_s
 
     def undenoised_s(self) -> float | None:
         """Seconds since a denoised frame arrived; None before the first."""
-        return None if self._denoised_s is None else time.monotonic() - self._denoised_s
+        return None if self._denoised_s is None else self._clock() - self._denoised_s
 
     def stale(self) -> bool:
         """True when frames came and then stopped although the series did not end."""

@@ -53,12 +53,13 @@ class ViewerWindow(QtWidgets.QMainWindow):
         arrivals = self.feed.look()
         if len(self.feed.keys) != n_keys:
             self.controls.set_keys(self.feed.keys, self.feed.key)
+        if arrivals.changed:
+            self._adopt(self.feed.picture)
         for message in arrivals.raw:
             self.traces.add(message, self.traces.raw)
         for message in arrivals.denoised:
             self.traces.add(message, self.traces.denoised)
         if arrivals.changed:
-            self._adopt(self.feed.picture)
             self.paint()
             self.feed.note_painted()
         self._n_looks += 1
