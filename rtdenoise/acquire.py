@@ -44,10 +44,15 @@ def ring_capacity(settings: RunSettings, info: StreamInfo) -> int:
 
 
 def main(settings: RunSettings, ring_path: Path, wake: Semaphore, say: Connection) -> None:
-    """Entry point of the process. Says ('opened', name), ('error', type, message) or ('ended', None) to its parent."""
+    """Entry point of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    serve(lambda: open_source(settings.source), settings, ring_path, wake, say)
+
+
+def serve(make: Callable[[], Source], settings: RunSettings, ring_path: Path, wake: Semaphore, say: Connection) -> None:
+    """Take every series of a source. Says ('opened', name), ('error', type, message) or ('ended', None) to the session."""
     try:
-        source = open_source(settings.source)
+        source = make()
         try:
             info = source.open()
             ring = SharedRing.create(ring_path, info, ring_capacity(settings, info))

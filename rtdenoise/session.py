@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from rtdenoise.errors import ConfigError, EngineError, RtDenoiseError, SourceDis
 from rtdenoise.publish import StatusPublisher
 from rtdenoise.settings import RunSettings
 from rtdenoise.shared import SharedRing, Slot, State
+from rtdenoise.sources.base import Source
 from rtdenoise.summary import Reporter, Summary
 
 START_TIMEOUT_S = 120.0
@@ -30,11 +32,18 @@ MAX_RESTARTS = 3
 class Session:
     """Supervises one run. Use as a context manager; `on_news` gets lines for a person: mode, restarts, trouble.
 
+    source: an object of this process (an AcquisitionTap) to take frames from, in a thread, instead of `settings.source` in a process.
     Raises at `start` what the processes could not do: ConfigError, SourceError, BundleError, EngineError, WireError, ...
     """
 
-    def __init__(self, settings: RunSettings, on_news: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        settings: RunSettings,
+        on_news: Callable[[str], None] = lambda _: None,
+        source: Source | None = None,
+    ) -> None:
         self.settings = settings
+        self._source = source
         self.ready: Ready | None = None
         self._news = on_news
         self._spawn = multiprocessing.get_context("spawn")
@@ -53,7 +62,7 @@ class Session:
         """Open the source, build the engine, bind the endpoints, then let frames flow."""
         self._check_before_spawning()
         self._status = StatusPublisher(self.settings.endpoints.status)
-        self._acquire = self._launch(acquire.main)
+        self._acquire = self._launch(acquire.main) if self._source is None else self._take_from(self._source)
         self._await(self._acquire, "opened", "the source did not open")
         self.ring = SharedRing.attach(self._ring_path)
         self._start_denoise(raw_only="")
@@ -90,7 +99,7 @@ class Session:
     @property
     def denoise_pid(self) -> int | None:
         """Process id of the denoise process, None while there is none."""
-        return self._denoise.process.pid if self._denoise else None
+        return self._denoise.pid if self._denoise else None
 
     def close(self) -> None:
         """End both processes and remove the ring. Safe from any state."""
@@ -119,7 +128,8 @@ class Session:
 
     def _check_before_spawning(self) -> None:
         """Mistakes that need no process to be seen come first and fast."""
-        acquire.open_source(self.settings.source)
+        if self._source is None:
+            acquire.open_source(self.settings.source)
         denoise.check_model(self.settings.engine)
 
     def _launch(self, main: Callable[..., None], *more: object, **named: object) -> _Child:
@@ -129,6 +139,13 @@ class Session:
         process.start()
         theirs.close()
         return _Child(process, ours)
+
+    def _take_from(self, source: Source) -> _Child:
+        ours, theirs = self._spawn.Pipe(duplex=False)
+        args = (lambda: source, self.settings, self._ring_path, self._wake, theirs)
+        thread = threading.Thread(target=acquire.serve, args=args, name="acquire", daemon=True)
+        thread.start()
+        return _Child(thread, ours)
 
     def _start_denoise(self, raw_only: str) -> None:
         self._denoise = self._launch(denoise.main, self._calibrations, raw_only=raw_only)
@@ -140,7 +157,7 @@ class Session:
         while time.monotonic() < deadline:
             message = child.hear(timeout_s=0.1)
             if message is None and not child.process.is_alive() and not child.said_something():
-                raise SourceError(f"{complaint}: its process ended with code {child.process.exitcode}")
+                raise SourceError(f"{complaint}: its process ended with code {child.exitcode}")
             if message and message[0] == wanted:
                 return message[1]
             if message and message[0] == "error":
@@ -155,7 +172,7 @@ class Session:
                 self._error = _rebuilt(message[1], message[2])
         ring = self.ring
         if ring is not None and not child.process.is_alive() and ring.state in (State.OPENING, State.RUNNING):
-            code = child.process.exitcode
+            code = child.exitcode
             self._error = SourceDisconnected(f"the acquire process died (code {code}); frames taken before were kept")
             ring.end_series()
             ring.ints[Slot.STATE] = State.FAILED
@@ -175,7 +192,7 @@ class Session:
                 trouble = message[2]
         if child.process.is_alive() and not trouble:
             return True
-        self._restart_denoise(trouble or f"the denoise process died (code {child.process.exitcode})")
+        self._restart_denoise(trouble or f"the denoise process died (code {child.exitcode})")
         return True
 
     def _restart_denoise(self, trouble: str) -> None:
@@ -199,9 +216,9 @@ class Session:
 
 
 class _Child:
-    """A process and what it says to us."""
+    """A process, or the thread that stands for one, and what it says to us."""
 
-    def __init__(self, process: BaseProcess, ears: Connection) -> None:
+    def __init__(self, process: BaseProcess | threading.Thread, ears: Connection) -> None:
         self.process, self._ears = process, ears
 
     def hear(self, timeout_s: float = 0.0) -> tuple[Any, ...] | None:
@@ -217,10 +234,20 @@ class _Child:
         except (EOFError, OSError):
             return False
 
+    @property
+    def exitcode(self) -> int | None:
+        """How the process ended; None while it runs, and for a thread."""
+        return self.process.exitcode if isinstance(self.process, BaseProcess) else None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id; our own for a thread."""
+        return self.process.pid if isinstance(self.process, BaseProcess) else os.getpid()
+
     def end(self) -> None:
         """Wait for the process to end by itself, then make it."""
         self.process.join(STOP_TIMEOUT_S if self.process.is_alive() else 0)
-        if self.process.is_alive():
+        if isinstance(self.process, BaseProcess) and self.process.is_alive():
             self.process.kill()
             self.process.join(5)
         self._ears.close()
