@@ -93,7 +93,9 @@ def test_weights_trained_on_counts_serve_normalised_frames_exactly() -> None:
 
 
 def halved(windows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n windows, C, Y, X) -> (n + C - 1, Y, X): the first window writes, each later one replaces by the mean of old and new."""
+    """(n windows, C, Y, X) -> (n + C - 1, Y, X): the first window writes, each later one replaces by the mean of old
+    and new.
+    """
     n, c, *size = windows.shape
     merged = np.zeros((n + c - 1, *size), np.float32)
     merged[:c] = windows[0]
@@ -155,6 +157,38 @@ def test_input_and_target_are_always_adjacent_frames() -> None:
     inputs, targets = deal(clips, torch.Generator().manual_seed(0))
     assert torch.equal((inputs - targets).abs(), torch.ones_like(inputs))
     assert {float(v) for v in (inputs - targets).flatten()} == {-1.0, 1.0}
+
+
+class SumOfFrames(Network):
+    """Every output is the sum of the input frames; `power` is the mean square of what it gave for the first, small
+    view.
+    """
+
+    power = 0.0
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        total = frames.sum(1, keepdim=True).expand_as(frames)
+        self.power = self.power or total.square().mean().item()
+        return total
+
+
+def leak(pattern: str) -> float:
+    """Covariance of target noise and the sum of the inputs, for movies of nothing but noise of variance 1."""
+    clips = torch.randn(16, 5, 64, 64, generator=torch.Generator().manual_seed(0))
+    network = SumOfFrames()
+    chance = torch.Generator().manual_seed(1)
+    losses = FAST.task(frames=4, pattern=pattern).loss(network, clips, torch.ones(16), chance)
+    return (network.power + 1 - losses.terms["noise2noise"]) / 2
+
+
+def test_the_noise_of_a_target_is_never_in_its_input() -> None:
+    assert abs(leak("window")) < 0.05
+    assert leak("frame") > 0.1  # as published; the test would see a leak if there were one
+
+
+def test_an_unknown_pattern_is_refused() -> None:
+    with pytest.raises(ConfigError, match="by `window` or by `frame`, not by 'movie'"):
+        FastTask(4, "movie")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("frames", [4, 8, 16, 32])

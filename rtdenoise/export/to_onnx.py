@@ -27,9 +27,11 @@ class HalfInside(nn.Module):
         super().__init__()
         self.module = module.half()
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, partial: Tensor | None = None) -> Tensor:
         """See the class."""
-        return self.module(*(x.half() for x in inputs)).float()  # type: ignore[no-any-return]
+        # Named, not *inputs: the exporter matches dynamic sizes with arguments one to one.
+        inputs = [frames.half()] if partial is None else [frames.half(), partial.half()]
+        return self.module(*inputs).float()  # type: ignore[no-any-return]
 
 
 def to_onnx(module: nn.Module, channels: dict[str, int], output: str) -> bytes:

@@ -72,11 +72,14 @@ class BundleSettings(Settings):
 
 
 class Recipe(Settings):
-    """One model. network: facts the method's network takes.  validate_on: simulated movies that training never sees."""
+    """One model. network, task: facts that the method's network and (beside those) task take.  validate_on:
+    simulated movies that training never sees.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     method: str
     network: dict[str, int | float | str | bool] = {}
+    task: dict[str, int | float | str | bool] = {}
     data: DataSettings
     train: TrainSettings
     validate_on: tuple[SimulatedMovies, ...] = ()

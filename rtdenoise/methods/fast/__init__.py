@@ -5,6 +5,7 @@ purpose:
 
 - frames are normalised per movie, not only shifted (see `FastTask`); both dealt stacks share one offset instead of
   their own means;
+- all frames of a window share one pattern of pixels unless the recipe says `pattern = "frame"` (see `FastTask`);
 - crops from several movies make a batch, where the authors take whole frames one window at a time;
 - BatchNorm freezes when the recipe says so; the authors' script stops updating it by accident, at the first validation;
 - the authors' gradient clipping never took effect and is left out.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,10 +31,16 @@ class FastTask:
     reads, after dividing it by scale^2: both squared terms unchanged, the projection (an absolute error) over scale,
     the weight decay over scale^2. For the first and the last convolution this is an approximation: counts leave
     their scale in those weights, which BatchNorm and the readout undo.
+
+    pattern: `frame` chooses pixels for every frame anew, as published. A frame that is target in one position is mostly
+    input in another, and its target pixel is then input one time in four: the network learns to let noise through, more
+    with every step. `window` chooses the same pixels in all frames of a window, so no target pixel is ever an input.
     """
 
-    def __init__(self, frames: int = 4) -> None:
-        self.frames = frames
+    def __init__(self, frames: int = 4, pattern: Literal["window", "frame"] = "window") -> None:
+        if pattern not in ("window", "frame"):
+            raise ConfigError(f"FAST deals pixels by `window` or by `frame`, not by {pattern!r}")
+        self.frames, self.pattern = frames, pattern
         self.clip_frames = frames + 1
         self.min_crop = 2 * PATCH_PX
 
@@ -46,9 +53,10 @@ class FastTask:
             raise ConfigError(f"FAST trains on even crops of at least {self.min_crop} px, got {height} x {width}")
         inputs, targets = deal(_turned(clips, generator), generator)
         seed = int(torch.randint(0, SEEDS, (), generator=generator))
-        pairs = pairs_per_frame(len(clips) * self.frames, (inputs.shape[-2] // 2, inputs.shape[-1] // 2), seed)
-        pairs = pairs.reshape(*inputs.shape[:2], *pairs.shape[-2:])
-        draw = Draw(pairs, _corners(pairs.shape[-2:], generator))
+        patterns = self.frames if self.pattern == "frame" else 1
+        pairs = pairs_per_frame(len(clips) * patterns, (height // 2, width // 2), seed)
+        pairs = pairs.reshape(len(clips), patterns, height // 2, width // 2)
+        draw = Draw(pairs.expand(-1, self.frames, -1, -1), _corners(pairs.shape[-2:], generator))
         return loss_terms(network, inputs, targets, draw, scale)
 
     def optimizer(self, network: Network, learning_rate: float, scale: float) -> torch.optim.Optimizer:

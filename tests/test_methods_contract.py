@@ -1,0 +1,147 @@
+"""What every registered method must do, whatever it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rtdenoise import registry
+from rtdenoise.errors import ConfigError, FileFormatError
+from rtdenoise.methods import base
+from rtdenoise.methods.base import Method, Network, Task
+
+METHODS = registry.names(registry.METHODS)
+CROP, STEPS = 48, 60
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def method(request: pytest.FixtureRequest) -> Method:
+    return base.load(request.param)
+
+
+def fresh(method: Method) -> Network:
+    torch.manual_seed(0)
+    return method.network().eval()
+
+
+def frames(network: Network, *size: int, batch: int = 1) -> Tensor:
+    return torch.randn(batch, network.window.size, *size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("size", [(32, 40), (33, 47), (9, 70)])
+def test_any_size_comes_out_as_it_went_in(method: Method, size: tuple[int, int]) -> None:
+    network = fresh(method)
+    with torch.no_grad():
+        assert network(frames(network, *size, batch=2)).shape == (2, len(network.window.emits), *size)
+
+
+def test_the_same_window_gives_the_same_frames(method: Method) -> None:
+    network = fresh(method)
+    x = frames(network, 33, 40)
+    with torch.no_grad():
+        assert torch.equal(network(x), network(x))
+
+
+def test_another_window_changes_nothing(method: Method) -> None:
+    network = fresh(method)
+    x = frames(network, 32, 32, batch=2)
+    other = x.clone()
+    other[1] += 5
+    with torch.no_grad():
+        torch.testing.assert_close(network(x)[0], network(other)[0], rtol=0, atol=1e-6)
+
+
+def test_every_emitted_frame_sees_its_window(method: Method) -> None:
+    network = fresh(method)
+    x = frames(network, 24, 24).requires_grad_()
+    (seen,) = torch.autograd.grad(network(x).square().sum(), x)
+    assert (seen.abs().sum((0, 2, 3)) > 0).all()
+
+
+def test_a_blind_method_never_sees_the_pixel_it_predicts(method: Method) -> None:
+    if not method.blind:
+        pytest.skip(f"{method.name} is not a blind-spot method")
+    network = fresh(method)
+    x = frames(network, 24, 24).requires_grad_()
+    for k, frame in enumerate(network.window.emits):
+        (seen,) = torch.autograd.grad(network(x)[0, k, 12, 12], x)
+        assert seen[0, frame, 12, 12] == 0
+
+
+def test_its_facts_rebuild_it(method: Method) -> None:
+    network = fresh(method)
+    again = method.network(**network.facts)
+    again.load_state_dict(network.state_dict())
+    x = frames(network, 24, 24)
+    with torch.no_grad():
+        assert torch.equal(network(x), again.eval()(x))
+
+
+def test_what_is_deployed_is_the_same_function(method: Method) -> None:
+    network = fresh(method)
+    deployed, x = network.deploy(), frames(network, 33, 40)
+    with torch.no_grad():
+        wanted = network(x)
+        torch.testing.assert_close(deployed.graphs["window"](x), wanted, rtol=0, atol=1e-4)
+        if deployed.newest_frames:
+            partial = deployed.graphs["older"](x[:, : -deployed.newest_frames])
+            parts = deployed.graphs["newest"](x[:, -deployed.newest_frames :], partial)
+            torch.testing.assert_close(parts, wanted, rtol=0, atol=1e-4)
+
+
+def test_an_unknown_deploy_option_is_refused(method: Method) -> None:
+    with pytest.raises(ConfigError, match="nonsense"):
+        fresh(method).deploy(nonsense=1)
+
+
+def test_its_task_is_a_task(method: Method) -> None:
+    assert isinstance(method.task(), Task)
+
+
+def test_the_same_seed_gives_the_same_loss(method: Method) -> None:
+    task = method.task()
+    clips = noisy_clip(task.clip_frames)[0]
+    losses = [
+        task.loss(fresh(method), clips, torch.ones(1), torch.Generator().manual_seed(seed)).total.item()
+        for seed in (3, 3, 4)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def noisy_clip(n_frames: int) -> tuple[Tensor, Tensor]:
+    """(1, T, Y, X) two slowly blinking cells under noise of sd 1, and the same without noise."""
+    y, x = np.mgrid[:CROP, :CROP]
+    t = np.arange(n_frames)[:, None, None]
+    clean = 4 * np.exp(-((y - 16) ** 2 + (x - 20) ** 2) / 40) * (1 + 0.3 * np.sin(0.4 * t))
+    clean = clean + 3 * np.exp(-((y - 32) ** 2 + (x - 34) ** 2) / 60) * (1 + 0.3 * np.cos(0.3 * t))
+    noisy = clean + np.random.default_rng(0).standard_normal(clean.shape)
+    return torch.from_numpy(noisy[None]).float(), torch.from_numpy(clean[None]).float()
+
+
+def test_it_learns_from_noise_alone(method: Method) -> None:
+    network, task, chance = fresh(method), method.task(), torch.Generator().manual_seed(0)
+    length = 4 * task.clip_frames
+    noisy, clean = noisy_clip(length)
+    optimizer = task.optimizer(network, 2e-3, 100.0)
+    network.train()
+    for _ in range(STEPS):
+        start = int(torch.randint(0, length - task.clip_frames + 1, (), generator=chance))
+        loss = task.loss(network, noisy[:, start : start + task.clip_frames], torch.full((1,), 100.0), chance)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss.total)
+        optimizer.step()
+    window, emits = network.window.size, list(network.window.emits)
+    with torch.no_grad():
+        error = (network(noisy[:, :window]) - clean[:, emits]).square().mean()
+    assert error < 0.5 * (noisy - clean).square().mean()
+
+
+def test_a_foreign_checkpoint_is_refused(method: Method) -> None:
+    if method.from_upstream is None:
+        pytest.skip(f"{method.name} has no published checkpoints to import")
+    state = fresh(method).state_dict()
+    state.popitem()
+    with pytest.raises(FileFormatError):
+        method.from_upstream(state)
