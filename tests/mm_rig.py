@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -109,14 +110,20 @@ class StandIn:
     """Micro-Manager with its server on, in another process."""
 
     def __init__(
-        self, width: int = 64, height: int = 48, exposure_ms: float = 10.0, buffer_mb: int = 8, port: int = 0
+        self,
+        width: int = 64,
+        height: int = 48,
+        exposure_ms: float = 10.0,
+        *,
+        buffer_mb: int = 8,
+        port: int = 0,
+        config: str | None = None,
+        hide: Sequence[str] = (),
     ) -> None:
-        config = DEMO_CONFIG.replace("XSize,512", f"XSize,{width}").replace("YSize,512", f"YSize,{height}")
-        options = {
-            "config": config.replace("Exposure,33.3", f"Exposure,{exposure_ms}"),
-            "buffer_mb": buffer_mb,
-            "port": port,
-        }
+        """config: instead of the demo camera.  hide: tags that this camera does not write.  port: 0 for a free one."""
+        demo = DEMO_CONFIG.replace("XSize,512", f"XSize,{width}").replace("YSize,512", f"YSize,{height}")
+        demo = demo.replace("Exposure,33.3", f"Exposure,{exposure_ms}")
+        options = {"config": config or demo, "buffer_mb": buffer_mb, "port": port, "hide": list(hide)}
         command = [sys.executable, str(HERE / "standin_server.py"), json.dumps(options)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.port = int(self._line())

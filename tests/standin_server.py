@@ -54,7 +54,7 @@ API: dict[str, tuple[tuple[str, ...], str]] = {
 class Server:
     """One core, the objects handed out so far, one REP socket."""
 
-    def __init__(self, config: str, buffer_mb: int, port: int) -> None:
+    def __init__(self, config: str, buffer_mb: int, port: int, hide: list[str]) -> None:
         self.core = pymmcore.CMMCore()
         self.core.setDeviceAdapterSearchPaths([device_adapter_path()])
         with tempfile.TemporaryDirectory() as folder:
@@ -64,6 +64,7 @@ class Server:
         self.core.setCircularBufferMemoryFootprint(buffer_mb)
         self.core.initializeCircularBuffer()
         self.state_cache = True
+        self._hidden_tags = hide
         self._objects: dict[str, Any] = {}
         self._array_id = itertools.count(1)
         self._socket = zmq.Context.instance().socket(zmq.REP)
@@ -134,7 +135,7 @@ class Server:
             state = self.core.getSystemStateCache()
             settings = (state.getSetting(i) for i in range(state.size()))
             tags |= {f"{s.getDeviceLabel()}-{s.getPropertyName()}": s.getPropertyValue() for s in settings}
-        return pixels, tags
+        return pixels, {name: value for name, value in tags.items() if name not in self._hidden_tags}
 
     def _field(
         self, image: tuple[np.ndarray[Any, Any], dict[str, Any]], name: str

@@ -21,7 +21,8 @@ from rtdenoise.sources.micromanager.base import Core
 from rtdenoise.sources.micromanager.camera import first_line
 
 GREETING_MS = 2000
-_ours: set[int] = set()
+"""Wait for the first answer. Engineering choice: a busy Micro-Manager answers within a few hundred milliseconds."""
+_ours = threading.local()
 
 
 def port_answers(host: str, port: int) -> bool:
@@ -118,12 +119,12 @@ class _ExitHooks:
 
     @staticmethod
     def register(hook: Callable[[], None]) -> None:
-        if threading.get_ident() not in _ours:
+        if not getattr(_ours, "here", False):
             atexit.register(hook)
 
 
 def _own_exit_hooks() -> None:
     import pyjavaz.bridge
 
-    _ours.add(threading.get_ident())
+    _ours.here = True
     pyjavaz.bridge.atexit = _ExitHooks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import queue
 import threading
@@ -47,7 +46,6 @@ class RemoteDriver:
         self._beat = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=f"micromanager-{settings.port}", daemon=True)
         self._thread.start()
-        atexit.register(self.close)
         try:
             self.call(lambda core: None)
         except BaseException:
@@ -100,7 +98,6 @@ class RemoteDriver:
                 self.call(lambda core: self._restore(), STOP_S)
         self._closing.set()
         self._thread.join(_JOIN_S)
-        atexit.unregister(self.close)
 
     def _oldest(self) -> Arrival | None:
         """Takes from the queue; the error that ended the sequence comes after its last frame."""
@@ -165,33 +162,34 @@ class RemoteDriver:
             return
         try:
             popped = sequence.poll()
+            self._put(sequence, popped)
         except (SourceError, EndOfStream) as end:
-            self._put(sequence, end)
+            self._finish(sequence, end)
         else:
             if popped is None:
-                self._in_camera = 0
                 time.sleep(NAP_S)
-            else:
-                self._put(sequence, popped)
         sequence.stats.pull_cpu_ns += time.thread_time_ns() - cpu_ns
 
-    def _put(self, sequence: Sequence, news: Popped | Exception) -> None:
+    def _put(self, sequence: Sequence, popped: Popped | None) -> None:
+        if popped is None:
+            self._in_camera = 0
+            return
         with self._news:
             if sequence is not self._sequence:
                 return
-            if isinstance(news, Exception):
-                self._end = news
-            else:
-                self._queue(sequence, news)
+            self._frames.append(popped)
+            self._in_camera = sequence.left
+            sequence.stats.max_backlog = max(sequence.stats.max_backlog, self.waiting())
+            if len(self._frames) > self._depth:
+                oldest = self._frames.popleft()
+                sequence.ledger.skip(oldest.channel, oldest.number)
             self._news.notify_all()
 
-    def _queue(self, sequence: Sequence, popped: Popped) -> None:
-        self._frames.append(popped)
-        self._in_camera = sequence.left
-        sequence.stats.max_backlog = max(sequence.stats.max_backlog, self.waiting())
-        if len(self._frames) > self._depth:
-            oldest = self._frames.popleft()
-            sequence.ledger.skip(oldest.channel, oldest.number)
+    def _finish(self, sequence: Sequence, end: Exception) -> None:
+        with self._news:
+            if sequence is self._sequence:
+                self._end = end
+            self._news.notify_all()
 
 
 def _frames_in(megabytes: int, frame_bytes: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 from dataclasses import replace
 from typing import Self
@@ -48,9 +49,7 @@ class MicromanagerSource:
         self.stop()
         try:
             if self._driver is None:
-                self._driver = (
-                    LocalDriver(self._settings) if self._settings.backend == "python" else RemoteDriver(self._settings)
-                )
+                self._driver = self._connect()
             self._sequence = None
             self._driver.follow(None)
             self._info = self._driver.call(self._set_up)
@@ -64,6 +63,7 @@ class MicromanagerSource:
         driver, info = self._opened()
         self.stop()
         self._n_read = 0
+        driver.follow(None)  # or the old sequence would get the first frame of the new one
         self._sequence = driver.call(lambda core: Sequence(core, driver.take, info, self._settings))
         driver.follow(self._sequence)
 
@@ -111,6 +111,7 @@ class MicromanagerSource:
         try:
             self.stop()
         finally:
+            atexit.unregister(self.close)
             driver, self._driver, self._info = self._driver, None, None
             if driver is not None:
                 driver.close()
@@ -121,6 +122,14 @@ class MicromanagerSource:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _connect(self) -> Driver:
+        driver: Driver = (
+            LocalDriver(self._settings) if self._settings.backend == "python" else RemoteDriver(self._settings)
+        )
+        # At exit we must come before pycromanager: unloading a camera that runs fails, and a dead server is waited for.
+        atexit.register(self.close)
+        return driver
 
     def _set_up(self, core: Core) -> StreamInfo:
         prepare(core, self._settings)
