@@ -52,14 +52,16 @@ def main() -> int:
 
 def demo(options: Sequence[str]) -> int:
     """Run `rtdenoise demo` where the caller stands."""
-    if problem := qt_problem():
+    problem = qt_problem()
+    if problem:
         say(f"note: {problem}")
     return call([str(BIN / f"rtdenoise{EXE}"), "demo", *options], environment(), Path.cwd())
 
 
 def check(options: Sequence[str]) -> int:
     """Run the whole check, in the order in which it is quickest to hear bad news."""
-    if problem := qt_problem():
+    problem = qt_problem()
+    if problem:
         fail(problem)
     commands = (
         [PYTHON, "-m", "ruff", "check"],
@@ -128,7 +130,7 @@ def install(extras: Sequence[str]) -> None:
 
 def pip(command: str, *options: str, quiet: bool = False) -> int:
     """Run pip in `.venv` with the tested versions; its exit code."""
-    hush = [] if sys.stdout.isatty() and not quiet else ["--quiet"]
+    hush = [] if sys.stdout.isatty() and not quiet else ["-qq"]
     common = ["--no-input", "--disable-pip-version-check", "--constraint", str(CONSTRAINTS)]
     full = [PYTHON, "-m", "pip", command, *hush, *common, *options]
     if quiet:
