@@ -20,7 +20,7 @@ QtWidgets = pytest.importorskip("PySide6.QtWidgets", reason="the viewer needs pi
 from rtdenoise.errors import MissingExtraError, RtDenoiseError  # noqa: E402
 from rtdenoise.frame import Frame, FrameStamp, Pixels  # noqa: E402
 from rtdenoise.publish import Publisher, StatusPublisher  # noqa: E402
-from rtdenoise.viewer import app  # noqa: E402
+from rtdenoise.viewer import app, theme  # noqa: E402
 from rtdenoise.viewer.contrast import Grey, Levels, levels_of  # noqa: E402
 from rtdenoise.viewer.feed import Feed, Picture, RawHistory  # noqa: E402
 from rtdenoise.viewer.panes import round_length  # noqa: E402
@@ -187,13 +187,25 @@ def test_the_end_is_told_with_its_reason_and_holds_for_its_own_series_only(rig: 
     assert rig.feed.ended() is None
 
 
+def test_saturated_pixels_are_told(rig: Rig) -> None:
+    rig.start(saturation=4095)
+    pixels = np.zeros(SHAPE, np.uint16)
+    rig.send_raw(0, pixels)
+    assert "SATURATED" not in report(rig.feed).raw_caption
+    pixels[:12] = 4095
+    rig.send_raw(1, pixels)
+    assert "25 % SATURATED" in report(rig.feed).raw_caption
+
+
 def test_losses_are_told_by_place(rig: Rig) -> None:
     rig.start()
     rig.send_raw(0)
     rig.send_raw(4)
     rig.say(acquired=9, delivered=3, dropped={"input: drop_oldest": 5, "source: gap": 1})
-    value, detail, _ = report(rig.feed).cells["LOST"]
-    assert (value, detail) == ("9", "5 input: drop_oldest, 3 wire: raw, 1 source: gap")
+    value, detail, colour = report(rig.feed).cells["LOST"]
+    assert (value, detail, colour) == ("9", "5 input: drop_oldest, 3 wire: raw, 1 source: gap", theme.BAD)
+    rig.now_s += 10
+    assert report(rig.feed).cells["LOST"][2] == theme.WARN
 
 
 def test_the_age_on_screen_counts_from_arrival_on_the_clock_of_the_run(rig: Rig) -> None:
@@ -288,6 +300,13 @@ def test_a_trace_keeps_the_newest_points_in_order() -> None:
         assert values.tolist() == list(range(max(0, k - 9), k + 1))
         assert (times * 10).round().tolist() == values.tolist()
     assert trace.since(3.45)[1].tolist() == [35, 36]
+
+
+def test_no_line_is_drawn_through_frames_that_nobody_saw() -> None:
+    trace = Trace()
+    for k in (0, 1, 2, 3, 5, 30, 31):
+        trace.add(k / 30, float(k))
+    np.testing.assert_array_equal(trace.since(0)[1], [0, 1, 2, 3, 5, np.nan, 30, 31])
 
 
 def test_another_region_or_series_starts_the_trace_again() -> None:

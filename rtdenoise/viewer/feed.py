@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -20,6 +21,8 @@ READ_LIMIT = 512
 """Most messages taken from one stream per look; what is left is taken at the next. Engineering choice."""
 STALE_S = 1.0
 """Silence before the picture is called frozen; three frame intervals where a frame takes longer. Engineering choice."""
+LOSING_S = 5.0
+"""A loss younger than this is news. Engineering choice: longer than the interval of status messages."""
 _RATE_S = 0.5
 Key = tuple[int, int]
 
@@ -108,6 +111,7 @@ class Feed:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
+        self.raw_endpoint = raw_endpoint
         self.raw = Subscriber(raw_endpoint)
         self.denoised = Subscriber(denoised_endpoint)
         self._status = StatusSubscriber(status_endpoint)
@@ -123,6 +127,7 @@ class Feed:
         self._history = RawHistory()
         self._heard_s: float | None = None
         self._denoised_s: float | None = None
+        self._n_lost, self._lost_s = 0, -math.inf
 
     def look(self) -> Arrivals:
         """Take everything that has arrived and choose the newest picture. Call it before painting."""
@@ -136,6 +141,7 @@ class Feed:
         if arrivals.denoised:
             self._denoised_s = now_s
         arrivals.changed = self._choose(arrivals, now_s)
+        self._note_losses(now_s)
         self.fps_raw.add(len(arrivals.raw), now_s)
         self.fps_shown.add(int(arrivals.changed), now_s)
         return arrivals
@@ -164,6 +170,16 @@ class Feed:
         if self._end is None or (shown is not None and shown.frame.stamp.series != self._end.series):
             return None
         return self._end
+
+    def lost(self) -> dict[str, int]:
+        """Frames lost, by place: as the run tells, and on the way to this window."""
+        told = self.ended() or self.status
+        missed = {"wire: raw": self.raw.missed, "wire: denoised": self.denoised.missed}
+        return {**(told.dropped if told else self._drops_on_the_wire()), **missed}
+
+    def losing(self) -> bool:
+        """True when frames were lost in the last seconds."""
+        return self._clock() - self._lost_s < LOSING_S
 
     def raw_only(self) -> bool:
         """True when raw frames arrive and denoised ones have not for longer than the look-ahead explains."""
@@ -202,6 +218,18 @@ class Feed:
     def _patience_s(self) -> float:
         interval_s = self.start.frame_interval_s if self.start else None
         return max(STALE_S, 3 * (interval_s or 0.0))
+
+    def _drops_on_the_wire(self) -> dict[str, int]:
+        shown = self.picture.denoised or self.picture.raw
+        if shown is None:
+            return {}
+        return {"source": shown.drops.source, "input": shown.drops.input, "processing": shown.drops.processing}
+
+    def _note_losses(self, now_s: float) -> None:
+        n_lost = sum(self.lost().values())
+        if n_lost > self._n_lost:
+            self._lost_s = now_s
+        self._n_lost = n_lost
 
     def _look_at_status(self) -> None:
         for _ in range(READ_LIMIT):

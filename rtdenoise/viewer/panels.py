@@ -172,7 +172,7 @@ class TracePlot(QtWidgets.QWidget):
         newest = []
         for curve, trace in ((self._raw, traces.raw), (self._denoised, traces.denoised)):
             times_s, values = trace.since(begin_s)
-            curve.setData(times_s, values)
+            curve.setData(times_s, values, connect="finite")
             fresh = len(times_s) > 0 and traces.newest_s - times_s[-1] < _SHORTEST_S
             newest.append(f"{values[-1]:.1f}" if fresh else "-")
         self._plot.setXRange(begin_s, max(traces.newest_s, begin_s + _SHORTEST_S), padding=0.0)

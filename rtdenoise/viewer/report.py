@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from rtdenoise.viewer import theme
-from rtdenoise.viewer.feed import Feed
+from rtdenoise.viewer.feed import Feed, Picture
 from rtdenoise.wire import Message
 
 OLD_MS, TOO_OLD_MS = 250.0, 1000.0
@@ -40,7 +42,9 @@ def report(feed: Feed) -> Report:
         state=state,
         colour=colour,
         cells={"AGE ON SCREEN": _age(feed), "FRAMES IN": _frames_in(feed), "SHOWN": _shown(feed), "LOST": _lost(feed)},
-        raw_caption=_caption(picture.raw, "" if picture.paired or not picture.denoised else "not the same frame"),
+        raw_caption=_caption(
+            picture.raw, ", ".join(word for word in (_other_frame(picture), _saturated(feed)) if word)
+        ),
         denoised_caption=_caption(picture.denoised, _trust(picture.denoised)),
         raw_notice=silent,
         denoised_notice=silent or ("NOT DENOISING" if feed.raw_only() else ""),
@@ -58,7 +62,10 @@ def _state(feed: Feed) -> tuple[str, str]:
     if feed.stale():
         return f"NOTHING HAS ARRIVED FOR {feed.silent_s() or 0:.1f} s: the picture is frozen", theme.BAD
     if feed.silent_s() is None:
-        return "Waiting for the first frame …", theme.QUIET
+        return (
+            f"Waiting for frames from {feed.raw_endpoint}: is a run going? Start one with: rtdenoise run",
+            theme.QUIET,
+        )
     status = feed.status
     words = [status.mode, status.message] if status else []
     said = ": ".join(word for word in words if word)
@@ -125,18 +132,10 @@ def _shown(feed: Feed) -> Number:
 
 
 def _lost(feed: Feed) -> Number:
-    missed = {"wire: raw": feed.raw.missed, "wire: denoised": feed.denoised.missed}
-    told = feed.ended() or feed.status
-    table = {**(told.dropped if told else _drops_on_the_wire(feed)), **missed}
+    table = feed.lost()
     n_lost = sum(table.values())
-    return str(n_lost), _table(table) or "nothing", theme.BAD if n_lost else theme.GOOD
-
-
-def _drops_on_the_wire(feed: Feed) -> dict[str, int]:
-    shown = feed.picture.denoised or feed.picture.raw
-    if shown is None:
-        return {}
-    return {"source": shown.drops.source, "input": shown.drops.input, "processing": shown.drops.processing}
+    colour = theme.BAD if n_lost and feed.losing() else theme.WARN if n_lost else theme.GOOD
+    return str(n_lost), _table(table) or "nothing", colour
 
 
 def _table(dropped: dict[str, int]) -> str:
@@ -151,6 +150,20 @@ def _caption(message: Message | None, remark: str) -> str:
     size = f"{frame.pixels.shape[1]} x {frame.pixels.shape[0]} {frame.pixels.dtype.name}"
     parts = [f"frame {frame.stamp.src_frame}", f"{int(seconds // 60):02d}:{seconds % 60:04.1f}", size, remark.upper()]
     return "   ".join(part for part in parts if part)
+
+
+def _other_frame(picture: Picture) -> str:
+    return "" if picture.paired or picture.denoised is None else "not the same frame"
+
+
+def _saturated(feed: Feed) -> str:
+    """Share of raw pixels at the end of the detector's range."""
+    if feed.picture.raw is None or feed.start is None or feed.start.saturation is None:
+        return ""
+    pixels = feed.picture.raw.frame.pixels
+    n_saturated = np.count_nonzero(np.greater_equal(pixels, feed.start.saturation))
+    percent = 100.0 * n_saturated / pixels.size
+    return f"{percent:.2g} % saturated" if percent else ""
 
 
 def _trust(denoised: Message | None) -> str:

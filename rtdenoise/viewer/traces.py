@@ -12,6 +12,8 @@ from rtdenoise.wire import Message
 
 HISTORY_FRAMES = 8192
 """Points kept per trace: 4.5 min at 30 Hz, 8 s at 1000 Hz. Engineering choice."""
+GAP_INTERVALS = 3.5
+"""A step this many times the usual one breaks the line: no straight line is drawn through frames nobody saw. Engineering choice."""
 Points = NDArray[np.float64]
 
 
@@ -62,12 +64,21 @@ class Trace:
         self._capacity = capacity
         self._times, self._values = np.empty(2 * capacity), np.empty(2 * capacity)
         self._n = 0
+        self._newest_s = self._interval_s = 0.0
 
     def __len__(self) -> int:
         return min(self._n, self._capacity)
 
     def add(self, time_s: float, value: float) -> None:
-        """Append a point; the oldest is forgotten when the memory is full."""
+        """Append a point, after a break in the line where frames are missing; the oldest is forgotten when the memory is full."""
+        step_s, self._newest_s = time_s - self._newest_s, time_s
+        if self._n > 1 and step_s > GAP_INTERVALS * self._interval_s:
+            self._write(time_s, float("nan"))
+        elif self._n > 0:
+            self._interval_s += (step_s - self._interval_s) * (0.1 if self._n > 1 else 1.0)
+        self._write(time_s, value)
+
+    def _write(self, time_s: float, value: float) -> None:
         i = self._n % self._capacity
         for memory, number in ((self._times, time_s), (self._values, value)):
             memory[i] = memory[i + self._capacity] = number

@@ -172,8 +172,8 @@ class ViewerWindow(QtWidgets.QMainWindow):
         column = QtWidgets.QVBoxLayout(page)
         column.setContentsMargins(12, 10, 12, 8)
         cells, panes, foot = QtWidgets.QHBoxLayout(), QtWidgets.QHBoxLayout(), QtWidgets.QHBoxLayout()
-        for cell in self.cells.values():
-            cells.addWidget(cell, 1)
+        for name, cell in self.cells.items():
+            cells.addWidget(cell, 4 if name == "AGE ON SCREEN" else 3)
         for pane in (self.raw_pane, self.denoised_pane):
             panes.addWidget(pane, 1)
         for line in (self._pixel, self._model):
