@@ -10,6 +10,7 @@ import numpy as np
 
 from rtdenoise.session import Session
 from rtdenoise.settings import RunSettings
+from rtdenoise.sources.base import Source
 from rtdenoise.subscribe import Subscriber
 from rtdenoise.summary import Summary
 from rtdenoise.wire import Message
@@ -72,13 +73,15 @@ def numbered(message: Message) -> tuple[tuple[int, int], int]:
     return message.frame.stamp.key, message.frame.stamp.src_frame
 
 
-def run_lossless(asked: RunSettings, keep: Callable[[Message], Any] = numbered) -> tuple[Summary, list[Any], list[Any]]:
+def run_lossless(
+    asked: RunSettings, keep: Callable[[Message], Any] = numbered, source: Source | None = None
+) -> tuple[Summary, list[Any], list[Any]]:
     """A lossless run with one subscriber of each stream: (summary, raw, denoised)."""
     asked = asked.model_copy(update={"lossless": True, "wait_for": {"raw": 1, "denoised": 1}})
     raw = Listener(asked.endpoints.raw, "raw", keep)
     denoised = Listener(asked.endpoints.denoised, "denoised", keep)
     try:
-        with Session(asked) as session:
+        with Session(asked, source=source) as session:
             summary = session.run()
     finally:
         got_raw, got_denoised = raw.finish(), denoised.finish()
