@@ -1,11 +1,12 @@
 """FAST on the CPU: ms per frame of every engine, beside PyTorch eager, in one run.
 
 Every engine has its own process and all of them stay up; they are measured in turn, round after round, so that what else the machine
-does hits all of them alike. `plain` has as many convolution groups as published, `regrouped` as many as --groups says per branch.
+does hits all of them alike. `plain` has as many convolution groups as published, the others as many per two-frame branch as --groups
+says, and for the fastest engine as --search says besides.
 Frames go through StreamingDenoiser and MergedEngine as in a live run, normalisation and merging included.
 
     python tools/bench_fast.py                        # about two minutes on two idle cores
-    python tools/bench_fast.py --groups 1 2 4 8 --engines openvino-bf16 --frames 4
+    python tools/bench_fast.py --frames 4 --groups 1 2 4 8 --engines openvino-bf16
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ class _Stream:
         self._denoiser = StreamingDenoiser(engine, Normalization(0.0, 1.0), shape)
         self._pool = np.random.default_rng(0).standard_normal((8, *shape), np.float32)
         self._hop, self._n = hop, 0
-        for _ in range(2 * engine.window.size // hop + 2):
+        for _ in range(engine.window.size // hop + 2):
             self.run()
 
     def run(self) -> tuple[float, float]:
@@ -189,8 +190,9 @@ def measure(forms: Sequence[Form], shape: tuple[int, int], rounds: int, n_runs: 
         for form in forms:
             pipes[form], theirs = spawn.Pipe()
             spawn.Process(target=_work, args=(form, shape, Path(folder), n_runs, theirs), daemon=True).start()
-            outputs[form] = pipes[form].recv()
-            pipes[form].recv()
+        for form, pipe in pipes.items():
+            outputs[form] = pipe.recv()
+            pipe.recv()
             console.print(f"ready: {form}", highlight=False)
         figures = {form: [] for form in forms}  # type: dict[Form, list[dict[int, NDArray[np.float64]]]]
         for _ in range(rounds):
@@ -239,15 +241,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=int, nargs=2, default=(512, 512), metavar=("Y", "X"))
     parser.add_argument("--frames", type=int, nargs="+", default=(4, 8), help="C, frames per window")
-    parser.add_argument("--groups", type=int, nargs="+", default=(4,), help="groups per branch to compare with plain")
+    parser.add_argument("--groups", type=int, nargs="+", default=(2,), help="groups per branch, besides plain")
+    parser.add_argument("--search", type=int, nargs="*", default=(1, 4), help="more of them, for the fastest engine")
     parser.add_argument("--engines", nargs="+", default=tuple(BACKENDS), choices=tuple(BACKENDS))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--runs", type=int, default=3, help="network runs per round, hop and form")
+    parser.add_argument("--runs", type=int, default=2, help="network runs per round, hop and form")
     parser.add_argument("--json", type=Path, default=REPORT)
     args = parser.parse_args()
     console = Console(width=150)
     forms = [Form(c, EAGER, 0) for c in args.frames]
     forms += [Form(c, engine, g) for c in args.frames for engine in args.engines for g in (0, *args.groups)]
+    forms += [Form(c, args.engines[0], g) for c in args.frames for g in args.search if g not in args.groups]
     forms.sort(key=lambda form: form.frames)
     load, shape = machine.load(), (args.shape[0], args.shape[1])
     rows = measure(forms, shape, args.rounds, args.runs, console)
