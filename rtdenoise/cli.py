@@ -49,6 +49,9 @@ def demo(
     seconds: Annotated[float, typer.Option(help="How long to run without a display.")] = 10.0,
     camera: Annotated[str, typer.Option(help="simulator, or micromanager for its DemoCamera.")] = "simulator",
     display: Annotated[bool, typer.Option(help="Open the viewer where there is a display.")] = True,
+    port: Annotated[
+        int, typer.Option(help="Denoised frames here, raw on the next port, status on the one after.")
+    ] = 5560,
     png: Annotated[Path, typer.Option(help="Where the before/after picture goes without a display.")] = Path(
         "rtdenoise-demo.png"
     ),
@@ -56,7 +59,7 @@ def demo(
     """Raw and denoised side by side, from a simulated two-photon microscope or Micro-Manager's demo camera."""
     from rtdenoise import demo as demonstration
 
-    demonstration.run(out, seconds=seconds, camera=camera, display=display, png=png)
+    demonstration.run(out, seconds=seconds, camera=camera, display=display, port=port, png=png)
 
 
 @app.command()

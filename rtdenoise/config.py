@@ -41,7 +41,8 @@ def load(model: type[S], path: Path) -> S:
 
 
 def _first_problem(model: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors()[0]
+    # A misspelt key is the cause of the missing one, so it comes first.
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     *parents, key = [str(part) for part in first["loc"]] or ["settings"]
     section = f"[{'.'.join(parents)}]: " if parents else ""
     if first["type"] == "extra_forbidden":

@@ -19,7 +19,7 @@ from rtdenoise.errors import ConfigError, MissingExtraError, RtDenoiseError
 from rtdenoise.frame import Pixels
 from rtdenoise.live import ctrl_c_stops, show
 from rtdenoise.session import POLL_S, Session
-from rtdenoise.settings import Endpoints, EngineSettings, RunSettings, SourceChoice
+from rtdenoise.settings import Endpoints, EngineSettings, RunSettings, SourceChoice, loopback
 from rtdenoise.subscribe import Subscriber
 from rtdenoise.viewer import app as viewer
 
@@ -45,7 +45,7 @@ ENLARGE = 2
 GAP_PX = 8
 
 
-def run(console: Console, *, seconds: float, camera: str, display: bool, png: Path) -> None:
+def run(console: Console, *, seconds: float, camera: str, display: bool, port: int, png: Path) -> None:
     """Show raw and denoised frames until the viewer is closed; without a display, write a picture and the figures.
 
     Raises ConfigError for an unknown camera, and whatever a run can raise.
@@ -56,7 +56,7 @@ def run(console: Console, *, seconds: float, camera: str, display: bool, png: Pa
     settings = RunSettings(
         source=CAMERAS[camera],
         engine=EngineSettings(model=DEMO),
-        endpoints=Endpoints(),
+        endpoints=Endpoints(denoised=loopback(port), raw=loopback(port + 1), status=loopback(port + 2)),
         duration_s=None if show_window else seconds,
     )
     console.print(f"{camera}, {SIDE_PX} x {SIDE_PX} at {FPS:.0f} frames/s, model {DEMO}", highlight=False)

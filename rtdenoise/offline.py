@@ -9,9 +9,10 @@ import numpy as np
 
 from rtdenoise.calibration import frames_needed, starting_normalization
 from rtdenoise.engine.load import EngineChoice, EngineFactory
+from rtdenoise.errors import RtDenoiseError
 from rtdenoise.files import create_movie, open_movie
 from rtdenoise.files.movie import Movie
-from rtdenoise.frame import Frame, FrameStamp
+from rtdenoise.frame import Frame, FrameStamp, Pixels
 from rtdenoise.settings import EngineSettings
 from rtdenoise.stream import StreamingDenoiser
 
@@ -47,12 +48,24 @@ def denoise_movie(
 
 
 def denoised(movie: Movie, engine: EngineSettings) -> Iterator[Frame]:
-    """Every frame of a movie once, denoised, float32 counts; in order within each channel and plane. Pixels as in StreamingDenoiser."""
+    """Every frame of a movie once, denoised, float32 counts; in order within each channel and plane. Pixels as in StreamingDenoiser.
+
+    A file that breaks off gives what could be read, then raises.
+    """
     choice = EngineChoice(engine.model, engine.backend, engine.latency, engine.hop or 1, engine.threads)
     factory = EngineFactory(choice, movie.info.shape)
     streams: dict[Key, StreamingDenoiser] = {}
     waiting: dict[Key, list[Frame]] = {}
-    for frame in frames(movie):
+    broken: RtDenoiseError | None = None
+    taken = frames(movie)
+    while True:
+        try:
+            frame = next(taken)
+        except StopIteration:
+            break
+        except RtDenoiseError as error:  # what was read before still comes out
+            broken = error
+            break
         key = frame.stamp.key
         if key in streams:
             yield from streams[key].push(frame)
@@ -64,6 +77,8 @@ def denoised(movie: Movie, engine: EngineSettings) -> Iterator[Frame]:
         yield from _begin(streams, held, factory, engine)
     for stream in streams.values():
         yield from stream.flush()
+    if broken is not None:
+        raise broken
 
 
 def frames(movie: Movie) -> Iterator[Frame]:
@@ -74,11 +89,30 @@ def frames(movie: Movie) -> Iterator[Frame]:
     interval_ns = round((info.frame_interval_s or 0.0) * 1e9)
     for start in range(0, info.n_images, n_block):
         n_here = min(n_block, info.n_images - start)
-        movie.read_into(start, block[:n_here])
-        for i in range(n_here):
+        n_good = _read_block(movie, start, block[:n_here])
+        for i in range(n_good):
             channel, plane, number = movie.frame_stamp(start + i)
             stamp = FrameStamp("0", start + i, number, 0, number * interval_ns, 0, channel, plane)
             yield Frame(block[i], stamp)
+        if n_good < n_here:
+            movie.read_into(start + n_good, block[:1])  # raises what is wrong with this frame
+
+
+def _read_block(movie: Movie, start: int, block: Pixels) -> int:
+    """Fill `block` from frame `start` on; returns how many frames could be read before the first bad one."""
+    try:
+        movie.read_into(start, block)
+    except RtDenoiseError:
+        return next((i for i in range(len(block)) if not _readable(movie, start + i, block[i : i + 1])), len(block))
+    return len(block)
+
+
+def _readable(movie: Movie, number: int, out: Pixels) -> bool:
+    try:
+        movie.read_into(number, out)
+    except RtDenoiseError:
+        return False
+    return True
 
 
 def _begin(
