@@ -17,10 +17,12 @@ import pytest
 from rtdenoise.errors import EndOfStream
 from rtdenoise.frame import Frame
 from rtdenoise.sources.base import Source
-from rtdenoise.sources.micromanager import MicromanagerSettings
+from rtdenoise.sources.micromanager import MicromanagerSettings, MicromanagerSource
 from rtdenoise.sources.micromanager.inprocess import DEMO_CONFIG
 
 HERE = Path(__file__).parent
+SIZE: dict[str, Any] = {"width": 64, "height": 48}
+FAST: dict[str, Any] = {**SIZE, "exposure_ms": 2.0}
 TWO_CAMERAS = """\
 Property,Core,Initialize,0
 Device,DHub,DemoCamera,DHub
@@ -106,6 +108,10 @@ def wait_for(what: Any, timeout_s: float = 20.0) -> None:
         time.sleep(0.002)
 
 
+def numbers(frames: list[Frame]) -> list[int]:
+    return [frame.stamp.src_frame for frame in frames]
+
+
 class StandIn:
     """Micro-Manager with its server on, in another process."""
 
@@ -167,6 +173,49 @@ class StandIn:
         line = self._process.stdout.readline()
         assert line, "the stand-in server died"
         return line
+
+
+class Opened:
+    """Opens sources; closes them all at the end of a test, whatever happened."""
+
+    def __init__(self) -> None:
+        self._sources: list[MicromanagerSource] = []
+
+    def __call__(self, settings: MicromanagerSettings, *, start: bool = True) -> MicromanagerSource:
+        source = MicromanagerSource(settings)
+        self._sources.append(source)
+        source.open()
+        if start:
+            source.start()
+        return source
+
+    def close(self) -> None:
+        for source in reversed(self._sources):
+            source.close()
+
+
+class Bench:
+    """The same experiment on both backends. `do` is what somebody else does to the same camera, in MMCore's own words."""
+
+    def __init__(self, standin: StandIn | None, opened: Opened) -> None:
+        self._standin, self._opened = standin, opened
+        self.remote = standin is not None
+
+    def __call__(self, *, start: bool = True, **settings: Any) -> MicromanagerSource:
+        return self._opened(
+            self._standin.settings(**settings) if self._standin else demo_settings(**settings), start=start
+        )
+
+    def join(self, **settings: Any) -> MicromanagerSource:
+        """A source that says nothing about the camera."""
+        return self._opened(self._standin.settings(**settings) if self._standin else MicromanagerSettings(**settings))
+
+    def do(self, name: str, *arguments: Any) -> Any:
+        return self._standin.do(name, *arguments) if self._standin else getattr(core(), name)(*arguments)
+
+    def run(self) -> None:
+        self.do("setExposure", 5.0)
+        self.do("startContinuousSequenceAcquisition", 0.0)
 
 
 def in_its_own_process(request: pytest.FixtureRequest, timeout_s: float = 120.0) -> bool:

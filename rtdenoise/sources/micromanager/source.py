@@ -94,7 +94,9 @@ class MicromanagerSource:
         return self._driver.waiting() if self._driver is not None and self._sequence is not None else 0
 
     def stats(self) -> SourceStats:
-        """Totals of this series (of the last one after stop); `pull_cpu_ns` is the CPU time of the thread that pops."""
+        """Totals of this series (of the last one after stop); `pull_cpu_ns` is the CPU time of the thread that pops
+        (the socket thread of the bridge comes on top with backend `java`).
+        """
         return replace(self._sequence.stats) if self._sequence is not None else SourceStats()
 
     def stop(self) -> None:
