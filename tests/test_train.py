@@ -15,7 +15,7 @@ from rtdenoise import bundle as bundles
 from rtdenoise.errors import ConfigError, FileFormatError
 from rtdenoise.export import load_network
 from rtdenoise.methods import base
-from rtdenoise.train import movies, run, train
+from rtdenoise.train import card, movies, run, train
 from rtdenoise.train.loop import Training
 from rtdenoise.train.recipe import load
 
@@ -188,3 +188,22 @@ def test_a_file_that_is_not_a_movie_is_refused_by_name(folder: Path) -> None:
     tifffile.imwrite(folder / "broken.tif", np.zeros((3, 8, 8, 3), np.uint8), photometric="rgb")
     with pytest.raises(FileFormatError, match=r"broken\.tif.*one channel"):
         train(folder, quiet=True)
+
+
+def test_the_card_says_what_the_live_stream_gives(trained: Path) -> None:
+    simulated = 'preset = "calcium"\nseeds = [3]\nsnr_db = [{snr}]\nshape = [64, 64]\nn_frames = 24\n'
+    text = RECIPE.format(steps=8) + "[card]\nlimits = ['It is tiny.']\n"
+    text += "".join("[[card.score_on]]\n" + simulated.format(snr=snr) for snr in ("0.0", "10.0"))
+    (trained / "recipe.toml").write_text(text, encoding="utf-8")
+    recipe, _ = load(trained)
+    made = bundles.read(trained / "bundle")
+    rows = list(card.measure(made, recipe.card.score_on))
+    card.write(trained, recipe, base.load("fast"), made, rows)
+    written = (trained / card.CARD).read_text(encoding="utf-8")
+    assert [(row.snr_db, row.output) for row in rows[:3]] == [(0.0, "raw"), (0.0, "full"), (0.0, "causal")]
+    assert f"| calcium, 1 seed | 10 dB | full | {rows[4].scores.psnr:.1f} |" in written
+    assert "- It is tiny." in written
+    assert "doi:10.1038/s41467-025-64681-8" in written
+    sums = dict(reversed(line.split()) for line in (trained / card.SUMS).read_text(encoding="utf-8").splitlines())
+    assert sums["model.onnx"] == made.manifest.checksums["model.onnx"]
+    assert set(sums) == {"manifest.json", "model.onnx", "weights.npz"}

@@ -94,8 +94,9 @@ def fingerprint(recipe: Recipe) -> str:
     """What must be equal for a run to be continued: all of the recipe but threads, saving intervals and bundle
     facts.
     """
-    free = {"train": {"threads", "checkpoint_every", "validate_every"}, "bundle": True, "validate_on": True}
-    return hashlib.sha256(recipe.model_dump_json(exclude=free).encode()).hexdigest()  # type: ignore[arg-type]
+    free: Any = dict.fromkeys(("bundle", "validate_on", "card"), True)
+    free["train"] = {"threads", "checkpoint_every", "validate_every"}
+    return hashlib.sha256(recipe.model_dump_json(exclude=free).encode()).hexdigest()
 
 
 def typical_scale(scales: list[float]) -> float:

@@ -71,9 +71,18 @@ class BundleSettings(Settings):
     noise_gain: float | None = None
 
 
+class CardSettings(Settings):
+    """score_on: simulated movies of the card's table.  limits: what the model is not good for, one sentence each."""
+
+    score_on: tuple[SimulatedMovies, ...] = ()
+    limits: tuple[str, ...] = ("Only what the table shows was measured.",)
+    licence: str = "As rtdenoise itself; the training data decide what else applies."
+
+
 class Recipe(Settings):
-    """One model. network, task: facts that the method's network and (beside those) task take.  validate_on:
-    simulated movies that training never sees.
+    """One model. network, task: facts that the method's network and (beside those) task take.
+
+    validate_on: simulated movies that training never sees, looked at as it goes on.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
@@ -84,6 +93,7 @@ class Recipe(Settings):
     train: TrainSettings
     validate_on: tuple[SimulatedMovies, ...] = ()
     bundle: BundleSettings = BundleSettings()
+    card: CardSettings = CardSettings()
 
 
 def load(path: Path) -> tuple[Recipe, Path]:
@@ -91,7 +101,7 @@ def load(path: Path) -> tuple[Recipe, Path]:
     file = path / FILE if path.is_dir() else path
     recipe = config.load(Recipe, file)
     used = {seed for group in recipe.data.simulated for seed in group.seeds}
-    shared = used & {seed for group in recipe.validate_on for seed in group.seeds}
+    shared = used & {seed for group in (*recipe.validate_on, *recipe.card.score_on) for seed in group.seeds}
     if shared:
-        raise ConfigError(f"{file}: seeds {sorted(shared)} are both in data and in validate_on; choose others")
+        raise ConfigError(f"{file}: seeds {sorted(shared)} are both in data and in validate_on or card; choose others")
     return recipe, file.parent

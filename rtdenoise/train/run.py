@@ -17,7 +17,7 @@ from rtdenoise.errors import ConfigError
 from rtdenoise.export import BundleFacts, export_bundle
 from rtdenoise.methods import base
 from rtdenoise.methods.base import Losses, Method
-from rtdenoise.train import check, movies
+from rtdenoise.train import card, check, movies
 from rtdenoise.train.loop import Training, typical_scale
 from rtdenoise.train.movies import Crops, Movie
 from rtdenoise.train.recipe import Recipe, load
@@ -57,7 +57,10 @@ def train(recipe_path: Path, *, threads: int | None = None, restart: bool = Fals
                 training.save(checkpoint)
             if _due(training, recipe.train.validate_every):
                 log.add(training)
-    return finish(training, method, material, folder, log)
+    bundle = finish(training, method, material, folder, log)
+    with console.status("scoring the bundle through the live stream"):
+        card.write(folder, recipe, method, bundle, list(card.measure(bundle, recipe.card.score_on)))
+    return bundle
 
 
 def begin(recipe: Recipe, method: Method, material: list[Movie]) -> Training:
@@ -91,7 +94,11 @@ def finish(training: Training, method: Method, material: list[Movie], folder: Pa
         pixel_um=recipe.bundle.pixel_um,
         indicator=recipe.bundle.indicator,
         noise_gain=recipe.bundle.noise_gain,
-        provenance={"recipe": recipe.model_dump(mode="json"), "steps": training.step, "validation": log.entries},
+        provenance={
+            "recipe": recipe.model_dump(mode="json", exclude={"card", "bundle"}),
+            "steps": training.step,
+            "validation": log.entries,
+        },
     )
     bundle, _ = export_bundle(method, training.network.eval(), folder / recipe.bundle.folder, facts)
     return bundle
