@@ -96,6 +96,7 @@ class _Acquisition:
 
     def _take_series(self) -> None:
         self._last_src.clear()
+        lost_before = self._lost_in_source()
         self._source.start()
         self._ring.ints[Slot.STATE] = State.RUNNING
         try:
@@ -103,8 +104,8 @@ class _Acquisition:
                 while not self._stopping():
                     self._take_frame()
         finally:
-            self._count_unseen()
             self._source.stop()
+            self._count_unseen(lost_before)
             self._ring.end_series()
             self._wake.release()
 
@@ -116,8 +117,8 @@ class _Acquisition:
         arrived = time.perf_counter_ns()
         if frame is not None:
             self._write(frame)
-            self._ring.latency["copy"].add(time.perf_counter_ns() - arrived)
             self._wake.release()
+            self._ring.latency["copy"].add(time.perf_counter_ns() - arrived)
         self._ring.ints[Slot.PULL_CPU_NS] += time.thread_time_ns() - cpu
 
     def _write(self, frame: Frame) -> None:
@@ -145,14 +146,16 @@ class _Acquisition:
             return frame.stamp.dropped
         return max(0, number - previous - 1)
 
-    def _count_unseen(self) -> None:
-        """Frames that the source lost after the last one it gave us."""
-        stats, dropped = self._source.stats(), self._ring.dropped()
-        counted = dropped.get("source: lost in the camera buffer", 0) + dropped.get("source: skipped by policy", 0)
-        unseen = max(0, stats.dropped + stats.skipped - counted)
+    def _count_unseen(self, counted_before: int) -> None:
+        """Frames that the source lost after the last one it gave us; its own totals are of this series."""
+        stats = self._source.stats()
+        unseen = max(0, stats.dropped + stats.skipped - (self._lost_in_source() - counted_before))
         self._ring.count_drop("source: lost in the camera buffer", unseen)
         self._ring.ints[Slot.ACQUIRED] += unseen
-        self._ring.ints[Slot.SUSPECT] = stats.suspect
+        self._ring.ints[Slot.SUSPECT] += stats.suspect
+
+    def _lost_in_source(self) -> int:
+        return sum(n for reason, n in self._ring.dropped().items() if reason.startswith("source"))
 
     def _has_room(self) -> bool:
         ints = self._ring.ints

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Semaphore
 from pathlib import Path
@@ -251,5 +252,6 @@ def _keys(ring: SharedRing) -> list[Key]:
     return [(channel, plane) for channel in range(ring.info.channels) for plane in range(ring.info.planes)]
 
 
+@lru_cache(maxsize=64)
 def _norm_id(calibration: tuple[float, float]) -> str:
     return hashlib.sha256(f"{calibration[0]:.6g} {calibration[1]:.6g}".encode()).hexdigest()[:8]
