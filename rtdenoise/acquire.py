@@ -96,8 +96,8 @@ class _Acquisition:
 
     def _take_series(self) -> None:
         self._last_src.clear()
-        lost_before = self._lost_in_source()
         self._source.start()
+        lost_before = self._lost_in_source() - _said_lost(self._source)
         self._ring.ints[Slot.STATE] = State.RUNNING
         try:
             with contextlib.suppress(EndOfStream):
@@ -146,13 +146,12 @@ class _Acquisition:
             return frame.stamp.dropped
         return max(0, number - previous - 1)
 
-    def _count_unseen(self, counted_before: int) -> None:
-        """Frames that the source lost after the last one it gave us; its own totals are of this series."""
-        stats = self._source.stats()
-        unseen = max(0, stats.dropped + stats.skipped - (self._lost_in_source() - counted_before))
+    def _count_unseen(self, lost_before: int) -> None:
+        """Frames that the source lost after the last one it gave us."""
+        unseen = max(0, _said_lost(self._source) - (self._lost_in_source() - lost_before))
         self._ring.count_drop("source: lost in the camera buffer", unseen)
         self._ring.ints[Slot.ACQUIRED] += unseen
-        self._ring.ints[Slot.SUSPECT] += stats.suspect
+        self._ring.ints[Slot.SUSPECT] = self._source.stats().suspect
 
     def _lost_in_source(self) -> int:
         return sum(n for reason, n in self._ring.dropped().items() if reason.startswith("source"))
@@ -171,6 +170,11 @@ class _Acquisition:
     def _stopping(self) -> bool:
         late = self._deadline is not None and time.monotonic() > self._deadline
         return late or bool(self._ring.ints[Slot.STOP]) or not parent_lives()
+
+
+def _said_lost(source: Source) -> int:
+    stats = source.stats()
+    return stats.dropped + stats.skipped
 
 
 def _parent_check() -> Callable[[], bool]:

@@ -1,0 +1,6 @@
+"""`python -m rtdenoise` is `rtdenoise`."""
+
+from rtdenoise.cli import main
+
+if __name__ == "__main__":
+    main()
