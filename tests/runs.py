@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
@@ -15,21 +18,27 @@ from rtdenoise.subscribe import Subscriber
 from rtdenoise.summary import Summary
 from rtdenoise.wire import Message
 
-ANY_PORT = "tcp://127.0.0.1:*"
+FIRST_PORT, LAST_PORT = 20_000, 32_000
+"""Below the ports that systems hand out by themselves, so that nobody takes a free one before the run binds it."""
+
+
+def free_port() -> int:
+    """The first of three neighbouring loopback ports that nobody uses right now."""
+    draw = random.SystemRandom()
+    while True:
+        port = draw.randrange(FIRST_PORT, LAST_PORT, 3)
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
+            with suppress(OSError):
+                for i, one in enumerate(sockets):
+                    one.bind(("127.0.0.1", port + i))
+                return port
 
 
 def free_endpoints() -> dict[str, str]:
     """Three loopback endpoints whose ports nobody uses right now."""
-    import zmq
-
-    context = zmq.Context.instance()
-    sockets = [context.socket(zmq.PUB) for _ in range(3)]
-    for socket in sockets:
-        socket.bind(ANY_PORT)
-    names = [socket.getsockopt_string(zmq.LAST_ENDPOINT) for socket in sockets]
-    for socket in sockets:
-        socket.close(linger=0)
-    return dict(zip(("denoised", "raw", "status"), names, strict=True))
+    port = free_port()
+    return {name: f"tcp://127.0.0.1:{port + i}" for i, name in enumerate(("denoised", "raw", "status"))}
 
 
 def settings(source: str, options: Mapping[str, Any], **more: Any) -> RunSettings:

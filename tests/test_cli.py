@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.runs import free_endpoints
+from tests.runs import free_port
 
 tifffile = pytest.importorskip("tifffile", reason="tifffile is part of the live extra")
 
@@ -24,10 +24,6 @@ def cli(*words: object, without: str = "", **environment: str) -> subprocess.Com
     kept = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")}
     kept["COLUMNS"] = "200"
     return subprocess.run(command, capture_output=True, text=True, env=kept | environment, timeout=120, check=False)
-
-
-def free_port() -> int:
-    return int(free_endpoints()["denoised"].rpartition(":")[2])
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -118,8 +114,9 @@ def test_an_unknown_recipe_key_is_one_line_with_the_known_ones(tmp_path: Path) -
 def test_a_busy_port_is_one_line(tmp_path: Path) -> None:
     import zmq
 
+    port = free_port()
     with zmq.Context() as context, context.socket(zmq.PUB) as socket:
-        port = socket.bind_to_random_port("tcp://127.0.0.1")
+        socket.bind(f"tcp://127.0.0.1:{port}")
         done = cli("run", "-s", "synthetic", "-o", "mode=counter", "-m", "identity", "--port", port)
     assert_one_line(done, str(port), "in use")
 

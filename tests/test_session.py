@@ -17,7 +17,7 @@ from rtdenoise.session import Session
 from rtdenoise.shared import State
 from rtdenoise.status import EndMessage, StartMessage, StatusMessage
 from rtdenoise.subscribe import StatusSubscriber
-from tests.runs import Listener, copied, numbered, run_lossless, settings
+from tests.runs import Listener, copied, free_port, numbered, run_lossless, settings
 
 COUNTER = {"mode": "counter", "shape": [32, 48]}
 IDENTITY = {"model": "identity"}
@@ -216,7 +216,7 @@ def test_errors_keep_their_type_across_processes() -> None:
 def test_ctrl_c_ends_a_run_in_order_and_prints_the_figures(tmp_path: Path) -> None:
     report = tmp_path / "run.json"
     command = [sys.executable, "-m", "rtdenoise.cli", "run", "-s", "synthetic", "-o", "mode=counter", "--fps", "50"]
-    command += ["-o", "shape=[32,32]", "-m", "identity", "--port", "17560", "--json", str(report)]
+    command += ["-o", "shape=[32,32]", "-m", "identity", "--port", str(free_port()), "--json", str(report)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     for line in process.stdout:
