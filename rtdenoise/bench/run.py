@@ -54,7 +54,7 @@ def run_bench(settings: BenchSettings, on_news: Callable[[str], None] = lambda _
         heard = listener.finish()
     if summary.error:
         raise RtDenoiseError(summary.error)
-    stages = _stages(settings, heard, {stage: after[stage] - before[stage] for stage in STAGES})
+    stages = _stages(settings, heard, {stage: _warm(before[stage], after[stage]) for stage in STAGES})
     return _report(settings, machine, facts, summary, heard, stages)
 
 
@@ -112,6 +112,12 @@ def _counts(session: Session) -> Counts:
     if ring is None:
         raise RtDenoiseError("the run ended before it began; run rtdenoise doctor")
     return {stage: ring.latency[stage].counts.copy() for stage in STAGES}
+
+
+def _warm(before: NDArray[np.int64], after: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What was counted since the warm-up; everything, where a stage was done by the time we looked."""
+    since = after - before
+    return since if since.any() else after
 
 
 def _facts(session: Session) -> Mapping[str, Any]:
