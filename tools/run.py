@@ -31,6 +31,7 @@ CONSTRAINTS = ROOT / "tools" / "constraints.txt"
 
 EXTRAS = {"demo": ("live", "cpu"), "test": ("live", "cpu", "train", "dev")}
 OLDEST_PYTHON = (3, 11)
+LINES_OF_A_FAILURE = 30
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 LOAD_QT = (
     "import ctypes, pathlib, PySide6; from PySide6 import QtWidgets; "
@@ -121,21 +122,28 @@ def install(extras: Sequence[str]) -> None:
     what = f"rtdenoise[{','.join(chosen)}]"
     say(f"installing {what} into {VENV}; a few minutes the first time")
     began = time.monotonic()
-    if pip("install", *_torch_index(chosen), "--editable", f".[{','.join(chosen)}]"):
+    command = pip(*_torch_index(chosen), "--editable", f".[{','.join(chosen)}]")
+    if call(command, cwd=ROOT) if sys.stdout.isatty() else call_quietly(command):
         fail(f"pip could not install {what}; what it said is above. Check the network and run this again")
     now = {"root": str(ROOT), "extras": chosen, "asked_for": _asked_for()}
     STAMP.write_text(json.dumps(now), encoding="utf-8")
     say(f"installed in {time.monotonic() - began:.0f} s; .venv is {_n_bytes(VENV) / 1e9:.2f} GB")
 
 
-def pip(command: str, *options: str, quiet: bool = False) -> int:
-    """Run pip in `.venv` with the tested versions; its exit code."""
-    hush = [] if sys.stdout.isatty() and not quiet else ["-qq"]
-    common = ["--no-input", "--disable-pip-version-check", "--constraint", str(CONSTRAINTS)]
-    full = [PYTHON, "-m", "pip", command, *hush, *common, *options]
-    if quiet:
-        return subprocess.run(full, cwd=ROOT, capture_output=True, check=False).returncode
-    return call(full, cwd=ROOT)
+def pip(*options: str) -> list[str]:
+    """The command that runs pip in `.venv` with the tested versions."""
+    common = ("--no-input", "--disable-pip-version-check", "--constraint", str(CONSTRAINTS))
+    return [PYTHON, "-m", "pip", "install", *common, *options]
+
+
+def call_quietly(command: Sequence[str]) -> int:
+    """Exit code of `command`; of what it prints only the last lines before a failure are shown."""
+    ran = subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
+    )
+    if ran.returncode:
+        say("\n".join(ran.stdout.splitlines()[-LINES_OF_A_FAILURE:]))
+    return ran.returncode
 
 
 def qt_problem() -> str:
@@ -185,11 +193,10 @@ def _split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
 
 def _torch_index(extras: Sequence[str]) -> list[str]:
     """PyTorch's own index where the configured ones lack the CPU build that the constraints ask for on Linux."""
-    if (
-        "train" not in extras
-        or sys.platform != "linux"
-        or pip("install", "--dry-run", "--no-deps", "torch", quiet=True) == 0
-    ):
+    if "train" not in extras or sys.platform != "linux":
+        return []
+    tried = subprocess.run(pip("--dry-run", "--no-deps", "torch"), cwd=ROOT, capture_output=True, check=False)
+    if tried.returncode == 0:
         return []
     say(f"the CPU build of torch comes from {TORCH_CPU_INDEX}")
     return ["--extra-index-url", TORCH_CPU_INDEX]
