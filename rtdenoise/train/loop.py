@@ -30,7 +30,7 @@ class Training:
     step: int = 0
 
     def advance(self) -> Losses:
-        """One optimiser step. Raises FloatingPointError when the loss is no longer a number."""
+        """One optimiser step. Raises ConfigError when the loss is no longer a number."""
         settings = self.recipe.train
         self._set_mode()
         clips, scales = self.crops.draw(settings.batch, self.generator)
@@ -43,7 +43,7 @@ class Training:
         self.optimizer.step()
         self.step += 1
         if not math.isfinite(losses.total.item()):
-            raise FloatingPointError(f"the loss is not a number at step {self.step}; lower train.learning_rate")
+            raise ConfigError(f"the loss is not a number at step {self.step}; lower train.learning_rate")
         return losses
 
     def learning_rate(self) -> float:

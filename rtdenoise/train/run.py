@@ -50,17 +50,24 @@ def train(recipe_path: Path, *, threads: int | None = None, restart: bool = Fals
         training.restore(checkpoint)
     log = RunLog(folder / LOG, method, held_out)
     with _progress(console, training) as report:
-        while training.step < recipe.train.steps:
-            losses = training.advance()
-            report(losses, log)
-            if _due(training, recipe.train.checkpoint_every):
-                training.save(checkpoint)
-            if _due(training, recipe.train.validate_every):
-                log.add(training)
+        _advance_to_the_end(training, checkpoint, log, report)
     bundle = finish(training, method, material, folder, log)
     with console.status("scoring the bundle through the live stream"):
         card.write(folder, recipe, method, bundle, list(card.measure(bundle, recipe.card.score_on)))
     return bundle
+
+
+def _advance_to_the_end(training: Training, checkpoint: Path, log: RunLog, report: _Report) -> None:
+    settings = training.recipe.train
+    try:
+        while training.step < settings.steps:
+            report(training.advance(), log)
+            if _due(training, settings.checkpoint_every):
+                training.save(checkpoint)
+            if _due(training, settings.validate_every):
+                log.add(training)
+    except KeyboardInterrupt:  # perhaps inside a step: only the last checkpoint is whole
+        raise ConfigError(f"stopped after {training.step} steps; run again to continue from {checkpoint}") from None
 
 
 def begin(recipe: Recipe, method: Method, material: list[Movie]) -> Training:
