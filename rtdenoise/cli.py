@@ -163,14 +163,16 @@ def export(
     target: Annotated[str | None, typer.Option(help="Name in export/targets, or a TOML file.")] = None,
     output: Annotated[Path | None, typer.Option("--out", help="Folder of the new bundle.")] = None,
 ) -> None:
-    """Export a bundle for a target, and prove that it still computes the same."""
+    """Export a bundle, and prove that it still computes the same; without a target: portable FP32 and FP16."""
     _need("torch", "train")
     from rtdenoise.export.pack import run_export
+    from rtdenoise.export.target import PORTABLE
+    from rtdenoise.live import show_parity
 
-    folder = output or Path(f"{Path(bundle).name}-{Path(target or 'portable-fp32').stem}")
-    report = run_export(bundle, target, folder)
-    out.print_json(report.model_dump_json())
-    out.print(f"{report.bundle} -> {folder}")
+    for name in [target] if target else list(PORTABLE):
+        folder = output or Path(f"{Path(bundle).name}-{Path(name).stem}")
+        folder = folder if target or output is None else folder / name
+        show_parity(out, run_export(bundle, name, folder), folder)
 
 
 @app.command()

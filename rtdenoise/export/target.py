@@ -44,13 +44,24 @@ class Target(Settings):
     tolerance: Tolerances = Tolerances()
 
 
+PORTABLE = {
+    "portable-fp32": Target(),
+    "portable-fp16": Target(
+        name="portable-fp16",
+        precision="fp16",
+        tolerance=Tolerances(worst=6e-2, mean=5e-3, bright=6e-2, psnr_db=50.0),
+    ),
+}
+"""Targets that need no file. Half precision: within the golden cases' 6e-2 of the sd (golden vectors, how to compare)."""
+
+
 def find(name: str | None) -> Target:
-    """The target of a TOML file or of that name in `export/targets`; None gives portable FP32. Raises ConfigError."""
-    if name is None:
-        return Target()
+    """The target of a TOML file or of that name in `export/targets`, or a portable one; None is FP32. Raises ConfigError."""
+    if name is None or name in PORTABLE:
+        return PORTABLE[name or "portable-fp32"]
     candidates = [Path(name), *(folder / f"{name}.toml" for folder in FOLDERS)]
     for path in candidates:
         if path.is_file():
             return config.load(Target, path)
-    known = sorted({file.stem for folder in FOLDERS if folder.is_dir() for file in folder.glob("*.toml")})
-    raise ConfigError(f"no target {name!r}: neither a file nor one of {', '.join(known) or 'none'}")
+    files = {file.stem for folder in FOLDERS if folder.is_dir() for file in folder.glob("*.toml")}
+    raise ConfigError(f"no target {name!r}: neither a file nor one of {', '.join(sorted(files | PORTABLE.keys()))}")
