@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -140,6 +141,18 @@ def test_a_bundle_without_weights_cannot_be_exported_again(exported: tuple[Bundl
     bundles.write(tmp_path / "bare", source.manifest, graphs)
     with pytest.raises(BundleError, match=r"ships no weights\.npz"):
         run_export(tmp_path / "bare", None, tmp_path / "out")
+
+
+def test_the_committed_sums_are_those_of_the_shipped_demo_bundle() -> None:
+    folder = Path(__file__).parents[1] / "models" / bundles.DEMO
+    lines = (folder / "bundle.sha256").read_text(encoding="utf-8").splitlines()
+    committed = {name: digest for digest, name in (line.split() for line in lines)}
+    shipped = {
+        file.name: file.read_bytes()
+        for file in (bundles.BUILTIN / bundles.DEMO).iterdir()
+        if file.name != bundles.MANIFEST
+    }
+    assert committed == {name: hashlib.sha256(content).hexdigest() for name, content in shipped.items()}
 
 
 def test_the_demo_bundle_is_whole_and_still_the_network_it_claims() -> None:

@@ -206,4 +206,4 @@ def test_the_card_says_what_the_live_stream_gives(trained: Path) -> None:
     assert "doi:10.1038/s41467-025-64681-8" in written
     sums = dict(reversed(line.split()) for line in (trained / card.SUMS).read_text(encoding="utf-8").splitlines())
     assert sums["model.onnx"] == made.manifest.checksums["model.onnx"]
-    assert set(sums) == {"manifest.json", "model.onnx", "weights.npz"}
+    assert set(sums) == {"model.onnx", "weights.npz"}

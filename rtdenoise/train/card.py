@@ -4,7 +4,6 @@ stream.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdenoise import bundle as bundles
 from rtdenoise.bundle import Bundle
 from rtdenoise.engine.load import open_engine
 from rtdenoise.engine.merged import Latency
@@ -67,8 +65,8 @@ def streamed(bundle: Path, counts: Pixels, latency: Latency, threads: int = 1) -
 def write(folder: Path, recipe: Recipe, method: Method, bundle: Bundle, rows: Sequence[Row]) -> None:
     """`card.md` and `bundle.sha256` in the recipe's folder."""
     (folder / CARD).write_text(text(recipe, method, bundle, rows), encoding="utf-8", newline="\n")
-    sums = {**bundle.manifest.checksums, bundles.MANIFEST: _sha256(bundle.path / bundles.MANIFEST)}
-    lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
+    # Not of the manifest: as text it may have other line ends in a checkout. It holds the same sums.
+    lines = [f"{digest}  {name}\n" for name, digest in sorted(bundle.manifest.checksums.items())]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
@@ -119,7 +117,7 @@ def _table(rows: Sequence[Row]) -> str:
         f1 = [scores.f1 for scores in same if scores.f1 is not None]
         means = [np.mean([getattr(scores, name) for scores in same]) for name in ("psnr", "ssim", "dynamic_snr")]
         figures = f"{means[0]:.1f} | {means[1]:.3f} | {means[2]:.1f} | {np.mean(f1):.3f}" if f1 else "- | - | - | -"
-        seeds = f"{len(same)} seed{'s' if len(same) > 1 else ''}"
+        seeds = _count(len(same), "seed")
         lines.append(f"| {movie}, {seeds} | {snr_db:g} dB | {output} | {figures} |")
     return "\n".join(lines)
 
@@ -131,7 +129,11 @@ def _data_lines(recipe: Recipe) -> Iterator[str]:
         size = f"{group.n_frames} frames of {group.shape[0]} x {group.shape[1]} px"
         changed = "".join(f", {name} = {value}" for name, value in group.change.items())
         snrs = ", ".join(f"{snr:g}" for snr in group.snr_db)
-        yield f"{len(group.seeds)} simulated movies `{group.preset}`{changed}: {size}, input SNR {snrs} dB"
+        yield f"{_count(len(group.seeds), 'simulated movie')} `{group.preset}`{changed}: {size}, input SNR {snrs} dB"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _score(made: Simulated, output: NDArray[np.float32]) -> Scores:
@@ -141,7 +143,3 @@ def _score(made: Simulated, output: NDArray[np.float32]) -> Scores:
 def _keep(frames: Iterator[Frame], out: NDArray[np.float32]) -> None:
     for frame in frames:
         out[frame.stamp.frame] = frame.pixels
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
