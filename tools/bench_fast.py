@@ -17,6 +17,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
@@ -118,18 +119,27 @@ def network_of(frames: int) -> Any:
 
 
 def export_forms(forms: Sequence[Form], folder: Path) -> None:
-    """ONNX files of every form, named by frames, groups and role."""
+    """ONNX files of every form, named by frames, groups and role; as many exports at a time as there are cores."""
+    wanted = sorted({(form.frames, form.groups) for form in forms if form.engine != EAGER})
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(_export, *zip(*wanted, strict=True), [folder] * len(wanted)))
+
+
+def _export(frames: int, groups: int, folder: Path) -> None:
+    import torch
+
     from rtdenoise.export.to_onnx import to_onnx
 
-    for frames, groups in sorted({(form.frames, form.groups) for form in forms if form.engine != EAGER}):
-        inputs = {
-            "window": {"frames": frames},
-            "older": {"frames": frames - N_NEWEST},
-            "newest": {"frames": N_NEWEST, "partial": frames},
-        }
-        for role, module in network_of(frames).deploy(groups_per_branch=groups or 32 // frames * 2).graphs.items():
-            path = folder / f"{frames}-{groups}-{role}.onnx"
-            path.write_bytes(to_onnx(module, inputs[role], "partial" if role == "older" else "denoised"))
+    torch.set_num_threads(1)
+    inputs = {
+        "window": {"frames": frames},
+        "older": {"frames": frames - N_NEWEST},
+        "newest": {"frames": N_NEWEST, "partial": frames},
+    }
+    published = 32 // (frames // 2)  # 32 groups in the widest layers, over two-frame branches
+    for role, module in network_of(frames).deploy(groups_per_branch=groups or published).graphs.items():
+        path = folder / f"{frames}-{groups}-{role}.onnx"
+        path.write_bytes(to_onnx(module, inputs[role], "partial" if role == "older" else "denoised"))
 
 
 def graphs_of(form: Form, shape: tuple[int, int], folder: Path) -> BlockGraphs:
@@ -177,6 +187,7 @@ def _work(form: Form, shape: tuple[int, int], folder: Path, n_runs: int, pipe: C
     streams = {hop: _Stream(graphs, form.frames, hop, shape) for hop in HOPS}
     pipe.send("ready")
     while pipe.recv() == "measure":
+        streams[HOPS[0]].run()  # wakes threads and caches: we slept while others were measured
         pipe.send({hop: np.median([stream.run() for _ in range(n_runs)], axis=0) for hop, stream in streams.items()})
 
 
@@ -244,7 +255,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, nargs="+", default=(2,), help="groups per branch, besides plain")
     parser.add_argument("--search", type=int, nargs="*", default=(1, 4), help="more of them, for the fastest engine")
     parser.add_argument("--engines", nargs="+", default=tuple(BACKENDS), choices=tuple(BACKENDS))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--runs", type=int, default=2, help="network runs per round, hop and form")
     parser.add_argument("--json", type=Path, default=REPORT)
     args = parser.parse_args()
