@@ -36,7 +36,7 @@ def decide(factory: EngineFactory, interval_s: float | None, n_streams: int, *, 
     """
     hops = factory.hops()[:1] if fixed_hop else factory.hops()
     budget_ms = None if interval_s is None else 1e3 * HEADROOM * interval_s / n_streams
-    tried = []
+    tried: list[str] = []
     for hop in hops:
         with factory.with_hop(hop).make() as engine:
             ms = measure_ms_per_frame(engine, factory.shape)
@@ -44,7 +44,7 @@ def decide(factory: EngineFactory, interval_s: float | None, n_streams: int, *, 
         if budget_ms is None or ms <= budget_ms:
             return Pace(hop, ms, latency, _accepted(hop, ms, latency, budget_ms, tried))
         tried.append(f"hop {hop}: {ms:.1f} ms")
-    reason = f"raw only: {factory.choice.model} needs {', '.join(tried)} per frame, {budget_ms or 0:.1f} ms are there"
+    reason = f"{factory.choice.model} needs {', '.join(tried)} per frame, {budget_ms or 0:.1f} ms are there"
     return Pace(0, 0.0, 0, f"{reason}; use a smaller frame, a faster engine or fewer frames per second")
 
 

@@ -203,7 +203,7 @@ class Session:
         child.end()
         self._restarts += 1
         ring.ints[Slot.RESTARTS] = self._restarts
-        raw_only = f"raw only: {trouble}" if self._restarts > MAX_RESTARTS else ""
+        raw_only = trouble if self._restarts > MAX_RESTARTS else ""
         self._news(f"{trouble}; " + ("raw frames only from here" if raw_only else f"restart {self._restarts}"))
         self._start_denoise(raw_only)
         if self._reporter is not None and self.ready is not None:
