@@ -38,7 +38,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Report]:
 def halved(exported: tuple[Bundle, Report], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("half")
     limits = "worst = 0.06\nmean = 0.012\nbright = 0.06\npsnr_db = 45\n"
-    target = f'name = "half"\nprecision = "fp16"\n[deploy]\ngroups_per_branch = 2\n[tolerance]\n{limits}'
+    target = f'name = "half"\nprecision = "fp16"\n[deploy]\ngroups_per_branch = 4\n[tolerance]\n{limits}'
     (folder / "half.toml").write_text(target, encoding="utf-8")
     run_export(exported[0].path, str(folder / "half.toml"), folder / "golden-half")
     return folder / "golden-half"
@@ -103,7 +103,7 @@ def test_half_precision_keeps_float_inputs_and_outputs(exported: tuple[Bundle, R
 def test_the_report_lies_beside_the_output(halved: Path) -> None:
     report = json.loads(halved.with_name(halved.name + ".report.json").read_text(encoding="utf-8"))
     assert report["target"]["name"] == "half"
-    assert report["target"]["deploy"] == {"groups_per_branch": 2}
+    assert report["target"]["deploy"] == {"groups_per_branch": 4}
     assert len(report["gaps"]) == 4
     assert set(report["bytes"]) == {"model.onnx", "older.onnx", "newest.onnx", "weights.npz"}
 

@@ -85,7 +85,7 @@ class FastNetwork(Network):
         up = F.interpolate(up, size=fine.shape[-2:])
         return self.final_conv(self.decoders[1](torch.cat([fine, up], dim=1)))  # type: ignore[no-any-return]
 
-    def deploy(self, *, groups_per_branch: int = 4, **options: int) -> Deployment:
+    def deploy(self, *, groups_per_branch: int = 2, **options: int) -> Deployment:
         """Whole window, and (C > 2) the part that need not wait for the newest two frames apart from the part that
         must. groups_per_branch: see `Branches`.
         """

@@ -20,8 +20,9 @@ class Branches(nn.Module):
     """`(B, 2n, Y, X)` frames of n branches -> their `(B, C, Y, X)` share of the network's output; eval mode only.
 
     groups_per_branch: convolution groups that remain in each branch; fewer means more multiplications by zero but a
-    form that runs faster on vector units (engines sheet 2: 1.3x). bias: whether this share carries the network's
-    output bias.
+    form that runs faster on vector units. At 512 x 512 in OpenVINO bf16, one core with AVX-512: for C = 4 the `newest`
+    part takes 44, 35, 40 and 47 ms at 1, 2, 4 and 8 groups, for C = 8 it takes 22, 21, 24 and 27 (minima of 6 runs).
+    bias: whether this share carries the network's output bias.
     """
 
     def __init__(self, network: FastNetwork, branches: range, groups_per_branch: int, *, bias: bool) -> None:
