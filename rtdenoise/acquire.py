@@ -117,8 +117,9 @@ class _Acquisition:
         arrived = time.perf_counter_ns()
         if frame is not None:
             self._write(frame)
-            self._wake.release()
-            self._ring.latency["copy"].add(time.perf_counter_ns() - arrived)
+            copied = time.perf_counter_ns()
+            self._wake.release()  # the reader may take our core at once
+            self._ring.latency["copy"].add(copied - arrived)
         self._ring.ints[Slot.PULL_CPU_NS] += time.thread_time_ns() - cpu
 
     def _write(self, frame: Frame) -> None:
