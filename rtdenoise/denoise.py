@@ -164,7 +164,8 @@ class _Loop:
         for number in range(self._cursor, to):
             self._ledger.take(number, number + 1)
             self._ledger.drop(number, reason)
-        self._gaps = dict.fromkeys(_keys(self._ring), to - self._cursor)
+        keys = _keys(self._ring)
+        self._gaps = dict.fromkeys(keys, max(1, (to - self._cursor) // len(keys)))
         self._cursor = to
 
     def _feed(self, frame: Frame) -> None:
