@@ -26,6 +26,8 @@ from rtdenoise.summary import Summary
 
 N_WARMUP = 32
 """Denoised frames left out of latencies and rate: calibration, first windows and cold caches. Engineering choice."""
+FLAT_OUT_RING_S = 0.5
+"""A full ring is emptied after the last frame was taken: at the usual 4 s a slow model would need a quarter of a minute for it."""
 Counts = dict[str, NDArray[np.int64]]
 
 
@@ -77,7 +79,7 @@ def command(
 
 def run_settings(settings: BenchSettings) -> RunSettings:
     """The session that measures this. Raises ConfigError for a setting that no run can have."""
-    values = {
+    values: dict[str, object] = {
         "source": _source(settings),
         "engine": settings.engine,
         "endpoints": free_endpoints(),
@@ -85,6 +87,8 @@ def run_settings(settings: BenchSettings) -> RunSettings:
         "wait_for": {"raw": 1, "denoised": 1},
         "duration_s": None if settings.frames else settings.seconds,
     }
+    if settings.fps is None:
+        values["ring_s"] = FLAT_OUT_RING_S
     return config.build(RunSettings, values, "bench")
 
 
