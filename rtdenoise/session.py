@@ -47,7 +47,9 @@ class Session:
         self.ready: Ready | None = None
         self._news = on_news
         self._spawn = multiprocessing.get_context("spawn")
-        self._ring_path = shared.default_folder() / f"rtdenoise-{os.getpid()}-{uuid.uuid4().hex[:8]}.ring"
+        self._ring_path = (
+            shared.default_folder(settings.ring_mb << 20) / f"rtdenoise-{os.getpid()}-{uuid.uuid4().hex[:8]}.ring"
+        )
         self._wake = self._spawn.Semaphore(0)
         self._acquire: _Child | None = None
         self._denoise: _Child | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -75,10 +76,12 @@ _N_STAMP = 10
 _PAGE = 4096
 
 
-def default_folder() -> Path:
-    """Where rings go: memory-backed where the system has such a place, else the temporary folder."""
+def default_folder(n_bytes: int) -> Path:
+    """Where a ring of at most `n_bytes` goes: memory-backed where the system has such a place with room, else the temporary folder."""
     shm = Path("/dev/shm")
-    return shm if sys.platform == "linux" and shm.is_dir() else Path(tempfile.gettempdir())
+    if sys.platform == "linux" and shm.is_dir() and shutil.disk_usage(shm).free > n_bytes:
+        return shm
+    return Path(tempfile.gettempdir())
 
 
 class SharedRing:

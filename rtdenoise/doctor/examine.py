@@ -148,7 +148,7 @@ def _is_free(port: int) -> bool:
 
 
 def _ring_room() -> Check:
-    folder = shared.default_folder()
+    folder = shared.default_folder(RunSettings().ring_mb << 20)
     free_mb, wanted_mb = shutil.disk_usage(folder).free >> 20, RunSettings().ring_mb
     detail = f"{free_mb} MiB free in {folder}; a run takes up to {wanted_mb} MiB there"
     if free_mb < wanted_mb:
