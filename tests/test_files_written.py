@@ -57,13 +57,10 @@ def test_the_ome_tiff_is_one_for_tifffile(tmp_path: Path) -> None:
         np.testing.assert_array_equal(tif.series[0].asarray(), hyperstack())
 
 
-def test_the_ome_zarr_is_valid_for_two_other_libraries(tmp_path: Path) -> None:
+def test_the_ome_zarr_is_valid_for_another_library(tmp_path: Path) -> None:
     yaozarrs = pytest.importorskip("yaozarrs", reason="yaozarrs, a validator of OME-Zarr, is not installed")
-    models = pytest.importorskip("ome_zarr_models", reason="ome-zarr-models, a validator of OME-Zarr, is not installed")
     write_hyperstack(tmp_path / "m.ome.zarr")
     yaozarrs.validate_zarr_store(str(tmp_path / "m.ome.zarr"))
-    image = models.open_ome_zarr(zarr.open_group(str(tmp_path / "m.ome.zarr"), mode="r"))
-    assert image.ome_attributes.version == "0.5"
     array = zarr.open_group(str(tmp_path / "m.ome.zarr"), mode="r")["0"]
     assert array.chunks[0] * FACTS.frame_interval_s <= 1.0
 

@@ -24,7 +24,6 @@ FILE_PACKAGES = {
     "imagecodecs": "compressed TIFF",
     "zarr": "OME-Zarr",
     "h5py": "HDF5, NWB",
-    "ome_writers": "writing OME-TIFF and OME-Zarr",
 }
 
 
