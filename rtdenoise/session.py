@@ -198,7 +198,7 @@ class Session:
         return True
 
     def _restart_denoise(self, trouble: str) -> None:
-        """A stated chain: the same engine again, three times; then raw frames only."""
+        """A stated chain: the same engine again, three times; then raw frames only. Acquisition goes on meanwhile."""
         child, ring = self._denoise, self.ring
         if child is None or ring is None:
             return
@@ -207,9 +207,20 @@ class Session:
         ring.ints[Slot.RESTARTS] = self._restarts
         raw_only = trouble if self._restarts > MAX_RESTARTS else ""
         self._news(f"{trouble}; " + ("raw frames only from here" if raw_only else f"restart {self._restarts}"))
-        self._start_denoise(raw_only)
+        try:
+            self._start_denoise(raw_only)
+        except RtDenoiseError as error:
+            if raw_only:
+                raise
+            self._news(f"{error}; raw frames only from here")
+            self._end_denoise()
+            self._start_denoise(str(error))
         if self._reporter is not None and self.ready is not None:
             self._reporter.now_ready(self.ready)
+
+    def _end_denoise(self) -> None:
+        if self._denoise is not None:
+            self._denoise.end()
 
     def _running(self) -> Reporter:
         if self._reporter is None:

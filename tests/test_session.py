@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rtdenoise.bundle import DEMO, find
 from rtdenoise.errors import BundleError, ConfigError, FileFormatError, RtDenoiseError, SourceError, WireError
 from rtdenoise.session import Session
 from rtdenoise.shared import State
@@ -102,6 +104,27 @@ def test_killing_the_denoise_process_loses_no_acquired_frame() -> None:
     # What was published while the subscriber was (re)connecting did not reach it; everything else did.
     assert len(got) > 1000
     assert got[-1] == 1499
+
+
+def test_an_engine_that_cannot_come_back_leaves_raw_frames_and_the_acquisition_running(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(find(DEMO), model)
+    news: list[str] = []
+    options = {"mode": "blob", "shape": [64, 64], "fps": 100.0, "n_frames": 800}
+    asked = settings("synthetic", options, engine={"model": str(model), "backend": "openvino-fp32"}, ring_s=8.0)
+    with Session(asked, news.append) as session:
+        ring = session.ring
+        assert ring is not None
+        wait_until(session, lambda: ring.head > 100)
+        shutil.rmtree(model)
+        pid = session.denoise_pid
+        assert pid is not None
+        os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        summary = session.run()
+    assert summary.error == ""
+    assert (summary.acquired, summary.balanced, summary.in_flight) == (800, True, 0)
+    assert summary.ready.mode == "raw only"
+    assert any("no bundle" in line and "raw frames only" in line for line in news)
 
 
 def test_killing_the_acquire_process_ends_the_run_with_a_clear_line_and_keeps_what_was_taken() -> None:
