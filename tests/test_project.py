@@ -144,10 +144,6 @@ def test_everything_that_is_installed_has_a_tested_version(sys_platform: str, py
             assert requirement.specifier.contains(pinned), f"{pinned} is not within {requirement}"
 
 
-def test_torch_can_only_be_the_cpu_build() -> None:
-    assert _pinned_version("torch", {"sys_platform": "linux"}).local == "cpu"
-
-
 def test_the_demo_adapters_speak_the_device_interface_of_mmcore() -> None:
     adapters, core = _pinned_version("mm-test-adapters", {}), _pinned_version("pymmcore", {})
     assert adapters.release[0] == core.release[3]

@@ -32,7 +32,6 @@ CONSTRAINTS = ROOT / "tools" / "constraints.txt"
 EXTRAS = {"demo": ("live", "cpu"), "test": ("live", "cpu", "train", "dev")}
 OLDEST_PYTHON = (3, 11)
 LINES_OF_A_FAILURE = 30
-TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 LOAD_QT = (
     "import ctypes, pathlib, PySide6; from PySide6 import QtWidgets; "
     "ctypes.CDLL(str(pathlib.Path(PySide6.__file__).parent / 'Qt' / 'plugins' / 'platforms' / 'libqxcb.so'))"
@@ -122,7 +121,8 @@ def install(extras: Sequence[str]) -> None:
     what = f"rtdenoise[{','.join(chosen)}]"
     say(f"installing {what} into {VENV}; a few minutes the first time")
     began = time.monotonic()
-    command = pip(*_torch_index(chosen), "--editable", f".[{','.join(chosen)}]")
+    _warn_of_cuda(chosen)
+    command = pip("--editable", f".[{','.join(chosen)}]")
     if call(command, cwd=ROOT) if sys.stdout.isatty() else call_quietly(command):
         fail(f"pip could not install {what}; what it said is above. Check the network and run this again")
     now = {"root": str(ROOT), "extras": chosen, "asked_for": _asked_for()}
@@ -191,15 +191,16 @@ def _split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     return arguments[:at], arguments[at + 1 :]
 
 
-def _torch_index(extras: Sequence[str]) -> list[str]:
-    """PyTorch's own index where the configured ones lack the CPU build that the constraints ask for on Linux."""
+def _warn_of_cuda(extras: Sequence[str]) -> None:
+    """Say beforehand when pip would take the build of torch that brings CUDA: only an index of the CPU builds avoids it."""
     if "train" not in extras or sys.platform != "linux":
-        return []
-    tried = subprocess.run(pip("--dry-run", "--no-deps", "torch"), cwd=ROOT, capture_output=True, check=False)
-    if tried.returncode == 0:
-        return []
-    say(f"the CPU build of torch comes from {TORCH_CPU_INDEX}")
-    return ["--extra-index-url", TORCH_CPU_INDEX]
+        return
+    command = pip("--dry-run", "--no-deps", "--report", "-", "--quiet", "torch")
+    tried = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if tried.returncode == 0 and '"name": "torch"' in tried.stdout and "+cpu" not in tried.stdout:
+        say(
+            "note: torch brings several GB of CUDA libraries; to avoid them set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds"
+        )
 
 
 def _version(python: str, also: str = "pass") -> tuple[int, int] | None:
