@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Self
 
-from rtdenoise import acquire, denoise, errors, shared
+from rtdenoise import acquire, denoise, errors, ringfile
 from rtdenoise.denoise import Calibrations, Ready
 from rtdenoise.errors import ConfigError, EngineError, RtDenoiseError, SourceDisconnected, SourceError
 from rtdenoise.publish import StatusPublisher
@@ -48,7 +48,7 @@ class Session:
         self._news = on_news
         self._spawn = multiprocessing.get_context("spawn")
         self._ring_path = (
-            shared.default_folder(settings.ring_mb << 20) / f"rtdenoise-{os.getpid()}-{uuid.uuid4().hex[:8]}.ring"
+            ringfile.default_folder(settings.ring_mb << 20) / f"rtdenoise-{os.getpid()}-{uuid.uuid4().hex[:8]}.ring"
         )
         self._wake = self._spawn.Semaphore(0)
         self._acquire: _Child | None = None
@@ -63,6 +63,7 @@ class Session:
     def start(self) -> None:
         """Open the source, build the engine, bind the endpoints, then let frames flow."""
         self._check_before_spawning()
+        ringfile.remove_orphans(self._ring_path.parent)
         self._status = StatusPublisher(self.settings.endpoints.status)
         self._acquire = self._launch(acquire.main) if self._source is None else self._take_from(self._source)
         self._await(self._acquire, "opened", "the source did not open")
@@ -115,7 +116,7 @@ class Session:
             self._status.close()
         if self.ring is not None:
             self.ring.close()
-        shared.remove(self._ring_path)
+        ringfile.remove(self._ring_path)
 
     def __enter__(self) -> Self:
         try:

@@ -8,11 +8,6 @@ from __future__ import annotations
 
 import json
 import mmap
-import os
-import shutil
-import sys
-import tempfile
-import time
 from dataclasses import asdict
 from enum import IntEnum
 from pathlib import Path
@@ -24,6 +19,7 @@ from numpy.typing import NDArray
 from rtdenoise.errors import SourceError
 from rtdenoise.frame import FRAME_DTYPES, Frame, FrameStamp, Pixels, StreamInfo
 from rtdenoise.latency import N_BINS, LatencyHistogram
+from rtdenoise.ringfile import PAGE, reserve, touch
 
 DROP_REASONS = (
     "source: lost in the camera buffer",
@@ -73,15 +69,6 @@ _MAGIC = 0x52544452494E4731
 _TEXT_BYTES = 65_536
 _N_INTS = 64
 _N_STAMP = 10
-_PAGE = 4096
-
-
-def default_folder(n_bytes: int) -> Path:
-    """Where a ring of at most `n_bytes` goes: memory-backed where the system has such a place with room, else the temporary folder."""
-    shm = Path("/dev/shm")
-    if sys.platform == "linux" and shm.is_dir() and shutil.disk_usage(shm).free > n_bytes:
-        return shm
-    return Path(tempfile.gettempdir())
 
 
 class SharedRing:
@@ -108,11 +95,11 @@ class SharedRing:
         layout = _Layout(info, capacity)
         try:
             with path.open("w+b") as file:
-                _reserve(file.fileno(), layout.size)
+                reserve(file.fileno(), layout.size)
                 memory = mmap.mmap(file.fileno(), layout.size)
         except OSError as error:
             raise SourceError(f"{path}: no room for a ring of {layout.size >> 20} MiB: {error.strerror}") from None
-        _touch(memory)
+        touch(memory)
         text = json.dumps(asdict(info) | {"scan": dict(info.scan)}).encode()
         memory[layout.text : layout.text + len(text)] = text
         ring = cls(path, info, capacity, memory)
@@ -127,9 +114,9 @@ class SharedRing:
         with path.open("r+b") as file:
             memory = mmap.mmap(file.fileno(), 0)
         ints = np.frombuffer(memory, np.int64, _N_INTS)
-        if len(memory) < _PAGE or ints[Slot.MAGIC] != _MAGIC:
+        if len(memory) < PAGE or ints[Slot.MAGIC] != _MAGIC:
             raise SourceError(f"{path}: not a frame ring")
-        _touch(memory)
+        touch(memory)
         text = bytes(memory[_N_INTS * 8 : _N_INTS * 8 + _TEXT_BYTES]).rstrip(b"\0")
         values = json.loads(text)
         info = StreamInfo(**(values | {"shape": tuple(values["shape"])}))
@@ -229,30 +216,6 @@ class SharedRing:
         return self._series[0]
 
 
-def remove(path: Path) -> None:
-    """Delete a ring's file; on Windows that can take a moment until the last process has let go of it."""
-    for _ in range(20):
-        try:
-            path.unlink(missing_ok=True)
-        except PermissionError:
-            time.sleep(0.1)
-        else:
-            return
-
-
-def _reserve(fileno: int, size: int) -> None:
-    """Give the file its full size. Where the system can, all of it now: a memory-backed folder that is full later kills the writer."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fileno, 0, size)
-    else:
-        os.truncate(fileno, size)
-
-
-def _touch(memory: mmap.mmap) -> None:
-    """Look at every page once, so that no frame pays for its first mapping (measured: 0.4 ms per 512 x 512 frame)."""
-    np.frombuffer(memory, np.uint8)[::_PAGE].max()
-
-
 class _Layout:
     """Where things lie in the file."""
 
@@ -263,7 +226,7 @@ class _Layout:
         self.text = _N_INTS * 8
         self._latencies = self.text + _TEXT_BYTES
         self._rows = self._latencies + len(STAGES) * N_BINS * 8
-        self._pixels = -(-(self._rows + capacity * (_N_STAMP + 2) * 8) // _PAGE) * _PAGE
+        self._pixels = -(-(self._rows + capacity * (_N_STAMP + 2) * 8) // PAGE) * PAGE
         self.size = self._pixels + capacity * info.shape[0] * info.shape[1] * np.dtype(info.dtype).itemsize
 
     def ints(self, memory: mmap.mmap) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ import pytest
 
 from rtdenoise.bundle import DEMO, find
 from rtdenoise.errors import BundleError, ConfigError, FileFormatError, RtDenoiseError, SourceError, WireError
+from rtdenoise.ringfile import default_folder
 from rtdenoise.session import Session
 from rtdenoise.shared import State
 from rtdenoise.status import EndMessage, StartMessage, StatusMessage
@@ -191,6 +192,22 @@ def test_a_run_leaves_no_file_and_no_process_behind() -> None:
     assert path is not None
     assert not path.exists()
     assert not any(process.is_alive() for process in children)
+
+
+def test_the_ring_of_a_killed_run_is_removed_by_the_next_one_and_that_of_a_living_run_is_not() -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    folder = default_folder(512 << 20)
+    orphan, owned = folder / f"rtdenoise-{gone.pid}-orphan.ring", folder / f"rtdenoise-{os.getpid()}-owned.ring"
+    orphan.write_bytes(b"")
+    with (
+        owned.open("wb"),
+        Session(settings("synthetic", {**COUNTER, "fps": 50.0, "n_frames": 5}, engine=IDENTITY)) as session,
+    ):
+        session.run()
+        assert not orphan.exists()
+        assert owned.exists()
+    owned.unlink()
 
 
 @pytest.mark.parametrize(

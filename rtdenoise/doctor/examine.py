@@ -8,7 +8,7 @@ import socket
 import sys
 from importlib.util import find_spec
 
-from rtdenoise import machine, shared
+from rtdenoise import machine, ringfile
 from rtdenoise.doctor.check import Check, State
 from rtdenoise.engine.probe import PROBE_SHAPE, Probe, isolated, probe_all
 from rtdenoise.errors import EngineError
@@ -147,7 +147,7 @@ def _is_free(port: int) -> bool:
 
 
 def _ring_room() -> Check:
-    folder = shared.default_folder(RunSettings().ring_mb << 20)
+    folder = ringfile.default_folder(RunSettings().ring_mb << 20)
     free_mb, wanted_mb = shutil.disk_usage(folder).free >> 20, RunSettings().ring_mb
     detail = f"{free_mb} MiB free in {folder}; a run takes up to {wanted_mb} MiB there"
     if free_mb < wanted_mb:
