@@ -19,7 +19,7 @@ from rtdenoise.errors import ConfigError, MissingExtraError, RtDenoiseError
 from rtdenoise.frame import Pixels
 from rtdenoise.live import ctrl_c_stops, show
 from rtdenoise.session import POLL_S, Session
-from rtdenoise.settings import Endpoints, EngineSettings, RunSettings, SourceChoice, loopback
+from rtdenoise.settings import Endpoints, EngineSettings, RunSettings, SourceChoice
 from rtdenoise.subscribe import Subscriber
 from rtdenoise.viewer import app as viewer
 
@@ -40,7 +40,7 @@ def run(console: Console, *, seconds: float, camera: str, display: bool, port: i
     """
     if camera not in CAMERAS:
         raise ConfigError(f"unknown camera {camera!r}; known: {', '.join(CAMERAS)}")
-    ends = Endpoints(denoised=loopback(port), raw=loopback(port + 1), status=loopback(port + 2))
+    ends = Endpoints.from_port(port)
     show_window = display and has_display()
     for rate_hz in RATES_HZ:
         settings = RunSettings(

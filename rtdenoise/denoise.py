@@ -16,7 +16,7 @@ from rtdenoise import bundle as bundles
 from rtdenoise.acquire import parent_lives
 from rtdenoise.calibration import frames_needed, starting_normalization
 from rtdenoise.engine import filters
-from rtdenoise.engine.load import EngineChoice, EngineFactory, open_runtime
+from rtdenoise.engine.load import EngineFactory, factory_for, open_runtime
 from rtdenoise.errors import EngineError, RtDenoiseError
 from rtdenoise.frame import Frame
 from rtdenoise.ledger import Ledger
@@ -73,8 +73,7 @@ def check_model(wanted: EngineSettings) -> None:
 
 def _prepare(settings: RunSettings, ring: SharedRing, raw_only: str) -> tuple[EngineFactory, Ready]:
     wanted, info = settings.engine, ring.info
-    choice = EngineChoice(wanted.model, wanted.backend, wanted.latency, wanted.hop or 1, wanted.threads)
-    factory = EngineFactory(choice, info.shape)
+    factory = factory_for(wanted, info.shape)
     if raw_only:
         return factory, Ready("raw only", 0, 0.0, 0, raw_only, "", wanted.model, ())
     interval = info.frame_interval_s if info.live and not settings.lossless else None

@@ -17,7 +17,7 @@ from rich.table import Table
 from rtdenoise import config
 from rtdenoise.errors import ConfigError, RtDenoiseError
 from rtdenoise.session import Session
-from rtdenoise.settings import Endpoints, EngineSettings, RunSettings, loopback
+from rtdenoise.settings import Endpoints, EngineSettings, RunSettings
 from rtdenoise.summary import Summary
 
 
@@ -75,9 +75,7 @@ def settings_of(asked: Asked, engine: EngineSettings) -> RunSettings:
     values: dict[str, Any] = {
         "source": {"name": asked.source, "options": _source_options(asked), "n_series": asked.series},
         "engine": engine,
-        "endpoints": Endpoints(
-            denoised=loopback(asked.port), raw=loopback(asked.port + 1), status=loopback(asked.port + 2)
-        ),
+        "endpoints": Endpoints.from_port(asked.port),
         "lossless": asked.lossless,
         "wait_for": _wait_for(asked),
         "duration_s": asked.seconds,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rtdenoise.calibration import frames_needed, starting_normalization
-from rtdenoise.engine.load import EngineChoice, EngineFactory
+from rtdenoise.engine.load import EngineFactory, factory_for
 from rtdenoise.errors import RtDenoiseError
 from rtdenoise.files import create_movie, open_movie
 from rtdenoise.files.movie import Movie
@@ -52,8 +52,7 @@ def denoised(movie: Movie, engine: EngineSettings) -> Iterator[Frame]:
 
     A file that breaks off gives what could be read, then raises.
     """
-    choice = EngineChoice(engine.model, engine.backend, engine.latency, engine.hop or 1, engine.threads)
-    factory = EngineFactory(choice, movie.info.shape)
+    factory = factory_for(engine, movie.info.shape)
     streams: dict[Key, StreamingDenoiser] = {}
     waiting: dict[Key, list[Frame]] = {}
     broken: RtDenoiseError | None = None

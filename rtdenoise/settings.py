@@ -44,6 +44,11 @@ class Endpoints(Settings):
     raw: str = loopback(RAW_PORT)
     status: str = loopback(STATUS_PORT)
 
+    @classmethod
+    def from_port(cls, port: int) -> Endpoints:
+        """Denoised frames on `port`, raw on the next one, status on the one after."""
+        return cls(denoised=loopback(port), raw=loopback(port + 1), status=loopback(port + 2))
+
 
 class RunSettings(Settings):
     """One live run.

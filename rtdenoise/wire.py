@@ -17,11 +17,12 @@ import zmq
 
 from rtdenoise.errors import WireError
 from rtdenoise.frame import Frame, FrameStamp, Pixels
+from rtdenoise.settings import DENOISED_PORT, RAW_PORT, STATUS_PORT, loopback
 
 HTYPE = "array-1.0"
-DENOISED_ENDPOINT = "tcp://127.0.0.1:5560"
-RAW_ENDPOINT = "tcp://127.0.0.1:5561"
-STATUS_ENDPOINT = "tcp://127.0.0.1:5562"
+DENOISED_ENDPOINT = loopback(DENOISED_PORT)
+RAW_ENDPOINT = loopback(RAW_PORT)
+STATUS_ENDPOINT = loopback(STATUS_PORT)
 MAX_HEADER_BYTES = 64 * 1024
 """Longest header that is parsed; ours are about 0.6 KiB. Engineering choice."""
 MAX_BODY_BYTES = 256 * 1024 * 1024

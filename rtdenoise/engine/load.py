@@ -18,6 +18,7 @@ from rtdenoise.engine.ov import OpenVinoRuntime
 from rtdenoise.engine.window import WindowEngine
 from rtdenoise.errors import ConfigError, EngineError, MissingExtraError
 from rtdenoise.frame import WindowSpec
+from rtdenoise.settings import EngineSettings
 
 BACKENDS: dict[str, Callable[[int], Runtime]] = {
     "openvino-bf16": lambda threads: OpenVinoRuntime(threads, "bf16"),
@@ -125,6 +126,11 @@ class EngineFactory:
         runtime = self._runtime()
         model = f"{bundle.name}@{bundle.hash}"
         return EngineInfo(runtime.backend, runtime.device, model, runtime.precision, runtime.threads)
+
+
+def factory_for(asked: EngineSettings, shape: tuple[int, int]) -> EngineFactory:
+    """The factory of what a run or a file is to be denoised with; without a hop it begins at 1."""
+    return EngineFactory(EngineChoice(asked.model, asked.backend, asked.latency, asked.hop or 1, asked.threads), shape)
 
 
 def open_engine(
