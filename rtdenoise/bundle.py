@@ -29,9 +29,11 @@ class WindowFacts(Settings):
 
 
 class NormalizationFacts(Settings):
-    """How training normalised, for whoever runs without calibrating."""
+    """How training normalised. `mean-sd`: calibrated anew for every field of view, or these numbers for whoever does not.
+    `fixed`: always these numbers (networks of other authors that live in camera counts).
+    """
 
-    rule: Literal["mean-sd"] = "mean-sd"
+    rule: Literal["mean-sd", "fixed"] = "mean-sd"
     offset: float
     scale: float = Field(gt=0)
 
@@ -42,6 +44,7 @@ class Manifest(Settings):
     graphs: role -> file. `window` is the whole network, (1, T, Y, X) normalised -> (1, K, Y, X). A network whose older frames
     can be computed before the newest arrive also has `older` (1, T - newest_frames, Y, X) -> (1, K, Y, X) and
     `newest` (1, newest_frames, Y, X) + that -> the same as `window`.
+    min_side: the smallest Y and X, px.
     merge: `halving` when overlapping outputs are averaged 1/2, 1/4, ... (FAST), `none` otherwise.
     """
 
@@ -50,6 +53,7 @@ class Manifest(Settings):
     method: str
     method_config: dict[str, int | float | str | bool] = {}
     window: WindowFacts
+    min_side: int = 1
     merge: Literal["none", "halving"] = "none"
     graphs: dict[str, str]
     newest_frames: int = 0

@@ -16,19 +16,21 @@ NEUTRAL = Normalization(0.0, 1.0)
 
 def frames_needed(engine: EngineSettings) -> int:
     """Frames of a stream that must be here before it can begin; 1 where nothing is calibrated."""
-    neutral = engine.model in filters.FILTERS or engine.normalization == "bundle"
-    return 1 if neutral else engine.calibration_frames
+    if engine.model in filters.FILTERS or engine.normalization == "bundle":
+        return 1
+    return 1 if bundles.read(engine.model).manifest.normalization.rule == "fixed" else engine.calibration_frames
 
 
 def starting_normalization(engine: EngineSettings, first_frames: Sequence[Pixels]) -> Normalization:
     """The frozen normalisation of a stream, from its first frames (fewer than asked for when the series is shorter).
 
-    Untrained filters need none. A field without any contrast (a closed shutter) takes its level, and the contrast of the training data.
+    Untrained filters need none; bundles whose rule is `fixed` bring their own.
+    A field without any contrast (a closed shutter) takes its level, and the contrast of the training data.
     """
     if engine.model in filters.FILTERS:
         return NEUTRAL
     shipped = bundles.read(engine.model).manifest.normalization
-    if engine.normalization == "bundle":
+    if engine.normalization == "bundle" or shipped.rule == "fixed":
         return Normalization(shipped.offset, shipped.scale)
     try:
         return calibrate(first_frames)

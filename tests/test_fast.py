@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from rtdenoise.errors import ConfigError, FileFormatError
+from rtdenoise.frame import WindowSpec
 from rtdenoise.methods import base
-from rtdenoise.methods.base import Network
+from rtdenoise.methods.base import Batch, Network
 from rtdenoise.methods.fast.task import Draw, FastTask, deal, loss_terms
 from rtdenoise.nn.sampling import pairs_per_frame, view
 from tests import golden_rule
@@ -137,7 +138,7 @@ def test_one_training_step_is_the_authors_step() -> None:
     pairs = pairs_per_frame(shape[1], (shape[2] // 2, shape[3] // 2), case.meta["counter"])[None]
     draw = Draw(pairs, torch.from_numpy(case.arrays["crops"]))
     losses = loss_terms(network, inputs, targets, draw, torch.ones(1, dtype=torch.float64))
-    optimizer = FAST.task(frames=4).optimizer(network, 1e-4, 1.0)
+    optimizer = FAST.task(network).optimizer(network, 1e-4, 1.0)
     losses.total.backward()
     gradients = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
     optimizer.step()
@@ -164,6 +165,7 @@ class SumOfFrames(Network):
     view.
     """
 
+    window = WindowSpec(4, range(4))
     power = 0.0
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
@@ -177,7 +179,7 @@ def leak(pattern: str) -> float:
     clips = torch.randn(16, 5, 64, 64, generator=torch.Generator().manual_seed(0))
     network = SumOfFrames()
     chance = torch.Generator().manual_seed(1)
-    losses = FAST.task(frames=4, pattern=pattern).loss(network, clips, torch.ones(16), chance)
+    losses = FAST.task(network, pattern=pattern).loss(network, Batch(clips, torch.ones(16), chance))
     return (network.power + 1 - losses.terms["noise2noise"]) / 2
 
 
@@ -188,7 +190,7 @@ def test_the_noise_of_a_target_is_never_in_its_input() -> None:
 
 def test_an_unknown_pattern_is_refused() -> None:
     with pytest.raises(ConfigError, match="by `window` or by `frame`, not by 'movie'"):
-        FastTask(4, "movie")  # type: ignore[arg-type]
+        FastTask(FAST.network(), "movie")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("frames", [4, 8, 16, 32])
@@ -230,6 +232,7 @@ def test_a_foreign_checkpoint_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("side", [38, 41])
 def test_a_crop_that_cannot_be_dealt_is_refused(side: int) -> None:
-    task, network = FastTask(4), FAST.network()
+    network = FAST.network()
+    task = FastTask(network)
     with pytest.raises(ConfigError, match="even crops of at least 40 px"):
-        task.loss(network, torch.zeros(1, 5, side, side), torch.ones(1), torch.Generator())
+        task.loss(network, Batch(torch.zeros(1, 5, side, side), torch.ones(1), torch.Generator()))

@@ -68,6 +68,9 @@ class EngineFactory:
         if self.choice.model in filters.FILTERS:
             return filters.create(self.choice.model, self.shape)
         bundle = self._bundle()
+        if min(self.shape) < bundle.manifest.min_side:
+            side = bundle.manifest.min_side
+            raise ConfigError(f"{bundle.name} needs frames of at least {side} x {side} px, these are {self.shape}")
         return self._merged(bundle) if bundle.manifest.merge == "halving" else self._window(bundle)
 
     def with_hop(self, hop: int) -> EngineFactory:
@@ -95,6 +98,11 @@ class EngineFactory:
 
     def _window(self, bundle: Bundle) -> WindowEngine:
         facts = bundle.manifest.window
+        waits = facts.size - 1 - facts.emits[-1]
+        if self.choice.latency == "causal" and waits:
+            raise ConfigError(
+                f"{bundle.name} has no output without look-ahead: it waits for {waits} frames; leave causal out"
+            )
         emits = (
             facts.emits[-self.choice.hop :]
             if self.choice.latency == "causal"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ class BundleFacts:
 
     name: str
     normalization: Normalization
+    rule: Literal["mean-sd", "fixed"] = "mean-sd"
     frame_rate_hz: float | None = None
     pixel_um: float | None = None
     indicator: str | None = None
@@ -59,11 +60,14 @@ def export_bundle(
         method=method.name,
         method_config=network.facts,
         window=WindowFacts(size=network.window.size, emits=tuple(network.window.emits)),
+        min_side=network.min_side,
         merge=method.merge,
         graphs={role: FILES[role] for role in graphs},
         newest_frames=deployed.newest_frames,
         precision=target.precision,
-        normalization=NormalizationFacts(offset=facts.normalization.offset, scale=facts.normalization.scale),
+        normalization=NormalizationFacts(
+            rule=facts.rule, offset=facts.normalization.offset, scale=facts.normalization.scale
+        ),
         frame_rate_hz=facts.frame_rate_hz,
         pixel_um=facts.pixel_um,
         indicator=facts.indicator,
@@ -89,6 +93,7 @@ def run_export(bundle_path: str | Path, target_name: str | None, out: Path) -> R
     facts = BundleFacts(
         name=made.name,
         normalization=Normalization(made.normalization.offset, made.normalization.scale),
+        rule=made.normalization.rule,
         frame_rate_hz=made.frame_rate_hz,
         pixel_um=made.pixel_um,
         indicator=made.indicator,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -27,15 +27,40 @@ class Deployment:
     newest_frames: int = 0
 
 
-class Network(nn.Module):
-    """`(B, T, Y, X)` normalised frames -> `(B, K, Y, X)`, T = `window.size`, K = `len(window.emits)`; any Y, X the
-    method allows.
+@dataclass(slots=True, frozen=True)
+class Stages:
+    """A network whose first stage sees few frames and need run only once per new frame.
 
-    `facts` rebuild it: `method.network(**network.facts)`.
+    span: consecutive frames that `encode` takes.  maps: feature maps that it gives.
+    """
+
+    span: int
+    maps: int
+
+
+class Network(nn.Module):
+    """`(B, T, Y, X)` normalised frames -> `(B, K, Y, X)`, T = `window.size`, K = `len(window.emits)`; any Y and X of at
+    least `min_side`.
+
+    `facts` rebuild it: `method.network(**network.facts)`.  unseen: positions of the window that no output depends on.
+    stages: present when `forward` is `encode` and `fuse`.
     """
 
     window: WindowSpec
     facts: dict[str, int | float | str | bool]
+    min_side: int = 1
+    unseen: tuple[int, ...] = ()
+    stages: Stages | None = None
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """`(B, span, Y, X)` normalised frames -> `(B, maps, Y, X)` features. Raises ConfigError without stages."""
+        raise ConfigError(f"{type(self).__name__} has no first stage of its own")
+
+    def fuse(self, features: Tensor) -> Tensor:
+        """Features of all `span` frames in the window, oldest first, `(B, (T - span + 1) * maps, Y, X)` ->
+        `(B, K, Y, X)`. Raises ConfigError without stages.
+        """
+        raise ConfigError(f"{type(self).__name__} has no second stage of its own")
 
     def deploy(self, **options: int) -> Deployment:
         """The same function in the form that is exported. Overridden by networks that fold or split.
@@ -55,21 +80,40 @@ class Losses:
     terms: Mapping[str, float]
 
 
+@dataclass(slots=True, frozen=True)
+class Batch:
+    """What one training step learns from.
+
+    clips: (B, clip_frames, Y, X) normalised.  scale: (B,) counts per normalised unit of the movie each clip comes from.
+    generator: a CPU generator, the only source of chance.  progress: share of the training that is done, 0 to 1.
+    """
+
+    clips: Tensor
+    scale: Tensor
+    generator: torch.Generator
+    progress: float = 0.0
+
+
 @runtime_checkable
 class Task(Protocol):
-    """How a network learns from noisy clips alone.
+    """How a network learns from noisy clips alone; made for one network. A task that remembers something from step to
+    step is also an `nn.Module`: what its `state_dict` holds is saved with the training.
 
     clip_frames: consecutive frames that one loss needs.  min_crop: smallest crop side in pixels.
-    `loss(network, clips, scale, generator)`: `clips` (B, clip_frames, Y, X) normalised, `scale` (B,) counts per
-    normalised unit of the movie each clip comes from; all chance comes from `generator` (a CPU generator).
+    `loss(network, batch)`: the network may be wrapped (several devices), so only its `forward` is used for gradients.
     `optimizer(network, learning_rate, scale)`: `scale` is the typical counts per normalised unit of the training data.
+    `schedule(progress)`: the published factor on the learning rate when the share `progress` of the steps is done.
     """
 
     clip_frames: int
     min_crop: int
 
-    def loss(self, network: Network, clips: Tensor, scale: Tensor, generator: torch.Generator) -> Losses:
+    def loss(self, network: nn.Module, batch: Batch) -> Losses:
         """One step's loss; see the class."""
+        ...
+
+    def schedule(self, progress: float) -> float:
+        """The published course of the learning rate; see the class."""
         ...
 
     def optimizer(self, network: Network, learning_rate: float, scale: float) -> torch.optim.Optimizer:
@@ -81,9 +125,14 @@ class Task(Protocol):
 class Method:
     """A published network and its task.
 
-    blind: an output pixel never sees its own input pixel.  merge: how overlapping windows become one frame
-    (`halving`: each later window replaces a frame by the mean of old and new; see `Manifest.merge`).
-    from_upstream: strict loader of the authors' state dict; `facts` are what their checkpoint does not store.
+    network: made of facts, the paper's by default.  task: made of the network and options of its own.
+    narrow: facts of a network small enough to train on a CPU.  blind: an output pixel never sees its own input pixel.
+    merge: how overlapping windows become one frame (`halving`: each later window replaces a frame by the mean of old
+    and new; see `Manifest.merge`).
+    from_upstream: strict loader of the authors' tensors; `facts` are what their checkpoint does not store.
+    upstream_units: what the authors' networks eat: frames normalised by mean and sd as ours, or camera counts times a
+    fixed factor (`fixed`: such a bundle is never calibrated).
+    terms: what the authors' licence or patents mean for their weights and for this method, one sentence.
     """
 
     name: str
@@ -91,9 +140,12 @@ class Method:
     reference: str
     network: Callable[..., Network]
     task: Callable[..., Task]
+    narrow: Facts = field(default_factory=dict)
     blind: bool = False
     merge: Literal["none", "halving"] = "none"
     from_upstream: Callable[..., Network] | None = None
+    upstream_units: Literal["mean-sd", "fixed"] = "mean-sd"
+    terms: str = ""
 
 
 def load(name: str) -> Method:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from rtdenoise.errors import ConfigError, FileFormatError
-from rtdenoise.methods.base import Losses, Network, Task
+from rtdenoise.methods.base import Batch, Losses, Network, Task
 from rtdenoise.train.movies import Crops
 from rtdenoise.train.recipe import Recipe
 
@@ -35,7 +35,8 @@ class Training:
         self._set_mode()
         clips, scales = self.crops.draw(settings.batch, self.generator)
         clips = clips.contiguous(memory_format=torch.channels_last)  # grouped convolutions run 3x faster on a CPU
-        losses = self.task.loss(self.network, clips, scales, self.generator)
+        batch = Batch(clips, scales, self.generator, self.step / settings.steps)
+        losses = self.task.loss(self.network, batch)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
@@ -49,9 +50,13 @@ class Training:
     def learning_rate(self) -> float:
         """Of the coming step."""
         settings = self.recipe.train
-        if settings.schedule == "constant":
-            return settings.learning_rate
-        return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * self.step / settings.steps))
+        progress = self.step / settings.steps
+        factors = {
+            "published": self.task.schedule(progress),
+            "constant": 1.0,
+            "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+        }
+        return settings.learning_rate * factors[settings.schedule]
 
     def _set_mode(self) -> None:
         self.network.train()

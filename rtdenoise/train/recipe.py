@@ -44,7 +44,7 @@ class DataSettings(Settings):
 class TrainSettings(Settings):
     """steps: optimiser steps.  batch: crops per step, each of a movie of its own choice.  crop_px: side of a crop.
 
-    schedule: `constant` as published for FAST, or `cosine` from learning_rate to 0.
+    schedule: as `published` for the method, `constant`, or `cosine` from learning_rate to 0.
     freeze_norm_at: share of the steps after which BatchNorm keeps its running statistics, as it will live; 1 for never.
     checkpoint_every, validate_every: steps.  threads: 0 leaves torch's choice.
     """
@@ -53,7 +53,7 @@ class TrainSettings(Settings):
     batch: int = Field(default=4, ge=1)
     crop_px: int = Field(default=128, ge=8, multiple_of=STEP)
     learning_rate: float = Field(default=1e-4, gt=0)
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["published", "constant", "cosine"] = "published"
     freeze_norm_at: float = Field(default=1.0, ge=0, le=1)
     seed: int = Field(default=123, ge=0)
     checkpoint_every: int = Field(default=1000, ge=1)
@@ -80,7 +80,7 @@ class CardSettings(Settings):
 
 
 class Recipe(Settings):
-    """One model. network, task: facts that the method's network and (beside those) task take.
+    """One model. network, task: facts that the method's network takes, and options of its task.
 
     validate_on: simulated movies that training never sees, looked at as it goes on.
     """

@@ -75,7 +75,7 @@ def begin(recipe: Recipe, method: Method, material: list[Movie]) -> Training:
     torch.manual_seed(recipe.train.seed)
     try:
         network = method.network(**recipe.network)
-        task = method.task(**recipe.network, **recipe.task)
+        task = method.task(network, **recipe.task)
     except TypeError as error:
         raise ConfigError(f"recipe {recipe.name}: [network] or [task]: {error}") from None
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

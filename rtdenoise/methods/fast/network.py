@@ -60,6 +60,8 @@ class FastNetwork(Network):
     Raises ConfigError for a C at which upstream's grouping does not exist or its branches mix.
     """
 
+    min_side = MIN_SIDE
+
     def __init__(self, frames: int = 4) -> None:
         super().__init__()
         if frames not in LEGAL_FRAMES:

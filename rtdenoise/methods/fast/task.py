@@ -7,10 +7,10 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from rtdenoise.errors import ConfigError
-from rtdenoise.methods.base import Losses, Network
+from rtdenoise.methods.base import Batch, Losses, Network
 from rtdenoise.nn.sampling import pairs_per_frame, view
 
 LEARNING_RATE = 1e-4
@@ -37,17 +37,18 @@ class FastTask:
     with every step. `window` chooses the same pixels in all frames of a window, so no target pixel is ever an input.
     """
 
-    def __init__(self, frames: int = 4, pattern: Literal["window", "frame"] = "window") -> None:
+    def __init__(self, network: Network, pattern: Literal["window", "frame"] = "window") -> None:
         if pattern not in ("window", "frame"):
             raise ConfigError(f"FAST deals pixels by `window` or by `frame`, not by {pattern!r}")
-        self.frames, self.pattern = frames, pattern
-        self.clip_frames = frames + 1
+        self.frames, self.pattern = network.window.size, pattern
+        self.clip_frames = self.frames + 1
         self.min_crop = 2 * PATCH_PX
 
-    def loss(self, network: Network, clips: Tensor, scale: Tensor, generator: torch.Generator) -> Losses:
+    def loss(self, network: nn.Module, batch: Batch) -> Losses:
         """Turned, mirrored and dealt out at random, then `loss_terms`. Raises ConfigError when the crop is too small
         or odd.
         """
+        clips, generator = batch.clips, batch.generator
         height, width = clips.shape[-2:]
         if min(height, width) < self.min_crop or height % 2 or width % 2:
             raise ConfigError(f"FAST trains on even crops of at least {self.min_crop} px, got {height} x {width}")
@@ -57,7 +58,11 @@ class FastTask:
         pairs = pairs_per_frame(len(clips) * patterns, (height // 2, width // 2), seed)
         pairs = pairs.reshape(len(clips), patterns, height // 2, width // 2)
         draw = Draw(pairs.expand(-1, self.frames, -1, -1), _corners(pairs.shape[-2:], generator))
-        return loss_terms(network, inputs, targets, draw, scale)
+        return loss_terms(network, inputs, targets, draw, batch.scale)
+
+    def schedule(self, progress: float) -> float:
+        """Constant (sheet C 1.4)."""
+        return 1.0
 
     def optimizer(self, network: Network, learning_rate: float, scale: float) -> torch.optim.Optimizer:
         """Adam with amsgrad (sheet C 1.4); the decay follows the units, see the class."""
@@ -82,7 +87,7 @@ class Draw:
     corners: Tensor
 
 
-def loss_terms(network: Network, inputs: Tensor, targets: Tensor, draw: Draw, scale: Tensor) -> Losses:
+def loss_terms(network: nn.Module, inputs: Tensor, targets: Tensor, draw: Draw, scale: Tensor) -> Losses:
     """MSE(p, y) + projection(p, y) / scale + MSE(p, q), all of weight 1 (sheet C 1.4).
 
     p: the network on the first view of `inputs`; y: the second view of `targets`; q: the first view of the network
