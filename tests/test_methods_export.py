@@ -1,0 +1,67 @@
+"""What every registered method must do once it is exported: the same numbers in every engine, at any size, in half precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rtdenoise import registry
+from rtdenoise.bundle import Bundle
+from rtdenoise.engine.load import BACKENDS, open_runtime
+from rtdenoise.errors import EngineError, MissingExtraError
+from rtdenoise.export import BundleFacts, export_bundle
+from rtdenoise.export import target as targets
+from rtdenoise.export.parity import probe_frames
+from rtdenoise.methods import base
+from rtdenoise.methods.base import Method, Network
+from rtdenoise.normalize import Normalization
+
+METHODS = registry.names(registry.METHODS)
+SIZES = [(40, 48), (61, 83)]
+WORST_FP32, RMS_BF16 = 2e-4, 3e-2  # of the output's sd; bf16 keeps 8 bits of a product, FP32 24
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Method, Network, Bundle]:
+    method = base.load(request.param)
+    torch.manual_seed(0)
+    network = method.network(**method.narrow).eval()
+    facts = BundleFacts(method.name, Normalization(0.0, 1.0))
+    bundle, report = export_bundle(method, network, tmp_path_factory.mktemp(method.name) / "bundle", facts)
+    assert {gap.shape for gap in report.gaps} == {(128, 160), (61, 83)}
+    return method, network, bundle
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_engine_gives_what_pytorch_gives(exported: tuple[Method, Network, Bundle], backend: str) -> None:
+    _, network, bundle = exported
+    try:
+        runtime = open_runtime(backend, threads=1)
+    except (MissingExtraError, EngineError) as error:
+        pytest.skip(f"{backend} does not open here: {error}")
+    for size in SIZES:
+        frames = probe_frames(network.window.size, size)
+        with torch.no_grad():
+            wanted = network(torch.from_numpy(frames)).numpy()
+        out = np.empty_like(wanted)
+        runtime.compile(bundle.graph("window"), (frames.shape,)).run((frames,), out)
+        error, spread = out - wanted, wanted.std()
+        if runtime.precision == "fp32":
+            assert np.abs(error).max() <= WORST_FP32 * spread
+        else:
+            assert np.sqrt(np.square(error).mean()) <= RMS_BF16 * spread
+
+
+def test_half_precision_stays_within_the_portable_target(
+    exported: tuple[Method, Network, Bundle], tmp_path: Path
+) -> None:
+    method, network, _ = exported
+    facts = BundleFacts(method.name, Normalization(0.0, 1.0))
+    bundle, report = export_bundle(method, network, tmp_path / "half", facts, targets.find("portable-fp16"))
+    assert bundle.manifest.precision == "fp16"
+    assert all(gap.bright < 6e-2 for gap in report.gaps)
