@@ -1,0 +1,210 @@
+"""The DeepSeMi network: six half-space U-Nets of two families, fused voxel by voxel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rtdenoise.errors import ConfigError
+from rtdenoise.frame import WindowSpec
+from rtdenoise.methods.base import Deployment, Network
+from rtdenoise.methods.deepsemi.half_space import (
+    IN_SPACE,
+    IN_TIME,
+    LEVELS,
+    SHIFTS,
+    HalfSpaceWeights,
+    Layers,
+    View,
+    half_space,
+)
+
+EIGHTH = 2**LEVELS
+FUSIONS = ("mean", "identity")
+PATTERN = "|".join(SHIFTS)
+
+
+class DeepSemiNetwork(Network):
+    """DeepSeMi (Nat. Methods 2023, s41592-023-02058-9): 73,395 published parameters at width 8 and context 31, of which
+    the 153 of a head that nothing reads are left out.
+
+    depth: frames of the 3-D block, a multiple of 8; 32 as published.  context: C, consecutive frames that each position
+    of the block holds, odd; 31 as published.  width: maps f; 8, 16 and 32 were published.  keep: positions in the
+    middle of the block that come out; half of them as published (sheet B 2.6), because those at its ends see no
+    further than the block.  net_type: the shifts in time and in space, `T1XY1`, `T3XY3`, `T5XY5` or with `sim`; only
+    `1` and `sim` are blind (sheet B 2.10).  fusion: the authors put the maps of the two time directions, and those of
+    the four space directions, in random order at every call, in use too; `mean` is what that amounts to on average
+    before the first ReLU (sheet B 2.9), always the same, `identity` is the order past, future, left, above, right,
+    below, each with weights of its own.
+
+    `frames` are padded with zeros below and on the right to multiples of 8: any copy of pixels there would show a
+    voxel to itself. Raises ConfigError for facts that do not fit.
+    """
+
+    min_side = EIGHTH
+
+    def __init__(
+        self,
+        depth: int = 32,
+        context: int = 31,
+        width: int = 8,
+        keep: int = 16,
+        net_type: str = "T1XY1",
+        fusion: str = "mean",
+    ) -> None:
+        super().__init__()
+        self.shifts = _shifts(net_type)
+        _check(depth, context, width, keep, fusion)
+        first = (depth - keep) // 2
+        self.kept, self.reach = range(first, first + keep), (context - 1) // 2
+        self.window = WindowSpec(depth + context - 1, range(self.reach + first, self.reach + first + keep))
+        self.facts = {"depth": depth, "context": context, "width": width, "keep": keep}
+        self.facts |= {"net_type": net_type, "fusion": fusion}
+        self.depth, self.fusion = depth, fusion
+        self.Network_T = HalfSpaceWeights(self.reach + 1, width)
+        self.Network_XY = HalfSpaceWeights(context, width)
+        self.output_block = _head(6 * width, width)
+        self.output_block_T = _head(width, width)
+
+    def forward(self, frames: Tensor, heads: bool = False) -> Tensor:
+        """See the class. heads: `(B, 3, K, Y, X)` with the past's and the future's own prediction after the network's,
+        which training needs; an argument because only `forward` is used for gradients.
+        """
+        maps = maps_of(padded(frames), self.looks(), self.kept)
+        outputs = [fused(maps, self.blocks(), self.rest())]
+        if heads:
+            outputs += [fused(maps[i : i + 1], *self._time_head()) for i in range(len(IN_TIME))]
+        out = torch.stack(outputs, 1) if heads else outputs[0]
+        return out[..., : frames.shape[-2], : frames.shape[-1]]
+
+    def looks(self) -> list[Look]:
+        """What each direction needs, in the order of the fusion."""
+        time, space = self.shifts
+        frames, half = self.window.size, self.depth + self.reach
+        spans = (range(half), range(frames - half, frames))
+        looks = [
+            Look(view, time, span, self.Network_T.layers(view, time, self.depth))
+            for view, span in zip(IN_TIME, spans, strict=True)
+        ]
+        for view in IN_SPACE:
+            looks.append(Look(view, space, range(frames), self.Network_XY.layers(view, space, self.depth)))
+        return looks
+
+    def blocks(self) -> list[Tensor]:
+        """The first fusing layer's weights `(f, f, 1, 1, 1)` of each direction."""
+        blocks = list(_conv(self.output_block, 0).weight.chunk(6, dim=1))
+        if self.fusion == "identity":
+            return blocks
+        time, space = torch.stack(blocks[:2]).mean(0), torch.stack(blocks[2:]).mean(0)
+        return [time] * 2 + [space] * 4
+
+    def rest(self) -> list[Tensor]:
+        """What comes after `blocks`: bias, weight, bias, weight, bias."""
+        return _parameters(self.output_block)[1:]
+
+    def _time_head(self) -> tuple[list[Tensor], list[Tensor]]:
+        first, *rest = _parameters(self.output_block_T)
+        return [first], rest
+
+    def deploy(self, **options: int) -> Deployment:
+        """With the kernels turned and the training heads left out."""
+        if options:
+            return super().deploy(**options)
+        return Deployment({"window": Turned(self)})
+
+
+class Look:
+    """One direction: the frames of the window that it gets, and its layers."""
+
+    def __init__(self, view: View, shifts: Sequence[int], span: range, layers: Layers) -> None:
+        self.view, self.shifts, self.span, self.layers = view, shifts, span, layers
+
+
+class Turned(nn.Module):
+    """The network with ready kernels: `(B, T, Y, X)` -> `(B, K, Y, X)`."""
+
+    def __init__(self, network: DeepSemiNetwork) -> None:
+        super().__init__()
+        self.kept, looks = network.kept, network.looks()
+        self._plan = [(look.view, look.shifts, look.span) for look in looks]
+        self.layers = nn.ModuleList([_frozen([t for layer in look.layers for t in layer]) for look in looks])
+        self.blocks, self.rest = _frozen(network.blocks()), _frozen(network.rest())
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """See the class."""
+        looks = []
+        for (view, shifts, span), stored in zip(self._plan, self.layers, strict=True):
+            tensors = list(stored.buffers())
+            looks.append(Look(view, shifts, span, list(zip(tensors[::2], tensors[1::2], strict=True))))
+        maps = maps_of(padded(frames), looks, self.kept)
+        out = fused(maps, list(self.blocks.buffers()), list(self.rest.buffers()))
+        return out[..., : frames.shape[-2], : frames.shape[-1]]
+
+
+def maps_of(frames: Tensor, looks: Sequence[Look], kept: range) -> list[Tensor]:
+    """`(B, f, K, Y, X)` of each direction; Y and X are multiples of 8."""
+    return [
+        half_space(frames[:, look.span.start : look.span.stop], look.layers, look.view, look.shifts, kept)
+        for look in looks
+    ]
+
+
+def fused(maps: Sequence[Tensor], blocks: Sequence[Tensor], rest: Sequence[Tensor]) -> Tensor:
+    """Maps -> `(B, K, Y, X)`; the first layer as a sum over directions, which saves putting the maps side by side."""
+    first_bias, middle, middle_bias, last, last_bias = rest
+    total = F.conv3d(maps[0], blocks[0], first_bias)
+    for features, block in zip(maps[1:], blocks[1:], strict=True):
+        total = total + F.conv3d(features, block)
+    hidden = F.relu(F.conv3d(F.relu(total), middle, middle_bias))
+    return F.conv3d(hidden, last, last_bias).squeeze(1)
+
+
+def padded(frames: Tensor) -> Tensor:
+    """Zeros below and on the right up to multiples of 8."""
+    height, width = frames.shape[-2:]
+    return F.pad(frames, (0, -width % EIGHTH, 0, -height % EIGHTH))
+
+
+def _head(inputs: int, width: int) -> nn.Sequential:
+    first, middle, last = nn.Conv3d(inputs, width, 1), nn.Conv3d(width, width, 1), nn.Conv3d(width, 1, 1)
+    return nn.Sequential(first, nn.ReLU(), middle, nn.ReLU(), last)
+
+
+def _conv(head: nn.Sequential, index: int) -> nn.Conv3d:
+    conv = head[index]
+    if not isinstance(conv, nn.Conv3d):
+        raise TypeError(f"layer {index} of a head is a {type(conv).__name__}")
+    return conv
+
+
+def _parameters(head: nn.Sequential) -> list[Tensor]:
+    return list(head.parameters())
+
+
+def _frozen(tensors: Sequence[Tensor]) -> nn.Module:
+    holder = nn.Module()
+    for i, tensor in enumerate(tensors):
+        holder.register_buffer(f"t{i:02d}", tensor.detach().clone())
+    return holder
+
+
+def _shifts(net_type: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    found = re.fullmatch(f"T({PATTERN})XY({PATTERN})", net_type)
+    if found is None:
+        raise ConfigError(f"DeepSeMi has no net_type {net_type!r}; choose T?XY? with each ? one of {', '.join(SHIFTS)}")
+    return SHIFTS[found[1]], SHIFTS[found[2]]
+
+
+def _check(depth: int, context: int, width: int, keep: int, fusion: str) -> None:
+    if depth < EIGHTH or depth % EIGHTH:
+        raise ConfigError(f"DeepSeMi needs depth to be a multiple of {EIGHTH}, got {depth}")
+    if context < 1 or context % 2 == 0:
+        raise ConfigError(f"DeepSeMi needs an odd context, got {context}")
+    if not 1 <= keep <= depth or (depth - keep) % 2:
+        raise ConfigError(f"DeepSeMi keeps an even share of its {depth} positions, as many on both sides; got {keep}")
+    if width < 1 or fusion not in FUSIONS:
+        raise ConfigError(f"DeepSeMi needs a width of 1 or more and fusion {' or '.join(FUSIONS)}, got {width}, {fusion}")
