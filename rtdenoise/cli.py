@@ -146,15 +146,19 @@ def denoise(
 @app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="Folder with a recipe.toml, or the recipe itself.")],
-    threads: Annotated[int | None, typer.Option(help="Threads of torch; default: as the recipe says.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of each process; default: as the recipe says.")] = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="GPUs, or processes on a CPU; default: as the recipe says.")
+    ] = None,
     restart: Annotated[bool, typer.Option(help="Begin anew instead of going on from the last checkpoint.")] = False,
 ) -> None:
     """Train a model on noisy movies alone, and write its bundle. Interrupt it at will: it goes on where it was."""
     _need("torch", "train")
     from rtdenoise.train.run import train as training
 
-    made = training(recipe, threads=threads, restart=restart)
-    out.print(f"{made.name} -> {made.path}")
+    made = training(recipe, threads=threads, processes=devices, restart=restart)
+    if made is not None:  # only the first of several processes writes it
+        out.print(f"{made.name} -> {made.path}")
 
 
 @app.command()

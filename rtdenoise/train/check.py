@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,26 +14,26 @@ from rtdenoise.train.movies import Movie
 Stack = NDArray[np.float32]
 
 
-def denoised(method: Method, network: Network, movie: Movie) -> Stack:
+def denoised(method: Method, network: Network, movie: Movie, batch: int = 1) -> Stack:
     """(T, Y, X) counts: every window of the movie once, overlapping outputs merged as the method says; edges
-    trimmed.
+    trimmed. batch: windows that the network takes at a time.
     """
     normal = np.empty(movie.counts.shape, np.float32)
-    for frame, out in zip(movie.counts, normal, strict=True):
-        movie.normalization.apply(frame, out)
+    movie.normalization.apply(movie.counts, normal)
     network.eval()
-    spec, merged = network.window, normal.copy()
-    with torch.no_grad():
-        for start in range(len(normal) - spec.size + 1):
-            window = torch.from_numpy(normal[None, start : start + spec.size])
-            output = network(window.contiguous(memory_format=torch.channels_last))[0].numpy()
-            seen = merged[start : start + spec.size][list(spec.emits)]
-            halve = method.merge == "halving" and start > 0
-            mixed = np.concatenate([(seen[:-1] + output[:-1]) / 2, output[-1:]]) if halve else output
-            merged[start + spec.emits[0] : start + spec.emits[-1] + 1] = mixed
+    merged, n_windows = normal.copy(), len(normal) - network.window.size + 1
+    for first in range(0, n_windows, batch):
+        starts = range(first, min(first + batch, n_windows))
+        for start, output in zip(starts, _outputs(network, normal, starts), strict=True):
+            _merge(method, network, merged, start, output)
     for out in merged:
         movie.normalization.invert(out, out)
     return merged
+
+
+def gains(method: Method, network: Network, movies: Sequence[Movie], batch: int = 1) -> dict[str, float]:
+    """`gain_db` of every movie, by its name."""
+    return {movie.name: gain_db(movie, denoised(method, network, movie, batch)) for movie in movies}
 
 
 def gain_db(movie: Movie, output: Stack) -> float:
@@ -41,3 +43,20 @@ def gain_db(movie: Movie, output: Stack) -> float:
     before = np.mean(np.square(np.subtract(movie.counts, movie.clean, dtype=np.float32)), dtype=np.float64)
     after = np.mean(np.square(output - movie.clean), dtype=np.float64)
     return float(10 * np.log10(before / after))
+
+
+def _outputs(network: Network, normal: Stack, starts: range) -> Stack:
+    """(windows, K, Y, X) of the windows that begin at `starts`."""
+    device = next(network.parameters()).device
+    windows = torch.from_numpy(np.stack([normal[start : start + network.window.size] for start in starts]))
+    with torch.no_grad():
+        output: Stack = network(windows.to(device).contiguous(memory_format=torch.channels_last)).cpu().numpy()
+    return output
+
+
+def _merge(method: Method, network: Network, merged: Stack, start: int, output: Stack) -> None:
+    emits = network.window.emits
+    seen = merged[start : start + network.window.size][list(emits)]
+    halve = method.merge == "halving" and start > 0
+    mixed = np.concatenate([(seen[:-1] + output[:-1]) / 2, output[-1:]]) if halve else output
+    merged[start + emits[0] : start + emits[-1] + 1] = mixed

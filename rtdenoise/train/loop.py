@@ -2,110 +2,139 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import time
+from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from rtdenoise.errors import ConfigError, FileFormatError
+from rtdenoise.errors import ConfigError
 from rtdenoise.methods.base import Batch, Losses, Network, Task
-from rtdenoise.train.movies import Crops
+from rtdenoise.train import chance, devices
+from rtdenoise.train.crops import Crops
 from rtdenoise.train.recipe import Recipe
+from rtdenoise.train.watch import Best, HeldOut
+
+SMOOTHING = 0.98
+"""Weight of the past in the loss that is shown and logged. Engineering choice."""
 
 
 @dataclass
 class Training:
-    """Everything a run consists of; `step` counts finished steps."""
+    """Everything a run consists of; `step` counts finished steps, `seconds` the time they took.
+
+    wrapped: `network` as Fabric runs it (precision, several processes).  held_out: None when nothing is held out.
+    """
 
     recipe: Recipe
+    fabric: Fabric
     network: Network
+    wrapped: nn.Module
     task: Task
     crops: Crops
+    held_out: HeldOut | None
     optimizer: torch.optim.Optimizer
-    generator: torch.Generator
+    plateau: ReduceLROnPlateau
+    best: Best = field(default_factory=Best)
     step: int = 0
+    seconds: float = 0.0
+    smooth_loss: float = math.nan
 
     def advance(self) -> Losses:
         """One optimiser step. Raises ConfigError when the loss is no longer a number."""
-        settings = self.recipe.train
+        began = time.perf_counter()
         self._set_mode()
-        clips, scales = self.crops.draw(settings.batch, self.generator)
-        clips = clips.contiguous(memory_format=torch.channels_last)  # grouped convolutions run 3x faster on a CPU
-        batch = Batch(clips, scales, self.generator, self.step / settings.steps)
-        losses = self.task.loss(self.network, batch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+        self._set_learning_rate()
+        losses = self.task.loss(self.wrapped, self._batch())
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(losses.total)
+        self.fabric.backward(losses.total)
+        self._share_what_the_task_learned()
         self.optimizer.step()
         self.step += 1
-        if not math.isfinite(losses.total.item()):
-            raise ConfigError(f"the loss is not a number at step {self.step}; lower train.learning_rate")
+        self._note(losses.total.item())
+        self.seconds += time.perf_counter() - began
         return losses
+
+    def validate(self) -> float | None:
+        """The loss on held-out frames, None without any; keeps the best weights and lowers a `plateau` rate."""
+        self.average_statistics()
+        if self.held_out is None:
+            return None
+        loss = self.held_out.loss(self.network, self.task, self.fabric)
+        self.best.offer(loss, self.step, self.network)
+        if self.recipe.train.schedule == "plateau":
+            self.plateau.step(loss)
+        return loss
+
+    def average_statistics(self) -> None:
+        """Give all processes the same running statistics: before they are saved, looked at or frozen."""
+        for module in (self.network, self.task):
+            if isinstance(module, nn.Module):
+                devices.average(self.fabric, module)
+
+    @property
+    def over(self) -> bool:
+        """All steps are done, or the validation loss has stood still for too long."""
+        settings = self.recipe.train
+        return self.step >= settings.steps or 0 < settings.patience <= self.best.stale
+
+    @property
+    def kept_step(self) -> int:
+        """The step whose weights become the bundle."""
+        return self.best.step if self.recipe.train.keep == "best" and self.best.weights else self.step
 
     def learning_rate(self) -> float:
         """Of the coming step."""
         settings = self.recipe.train
         progress = self.step / settings.steps
-        factors = {
-            "published": self.task.schedule(progress),
-            "constant": 1.0,
-            "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
-        }
-        return settings.learning_rate * factors[settings.schedule]
+        match settings.schedule:
+            case "published":
+                return settings.learning_rate * self.task.schedule(progress)
+            case "cosine":
+                return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+            case "constant":
+                return settings.learning_rate
+            case "plateau":
+                return float(self.optimizer.param_groups[0]["lr"])
+
+    def _batch(self) -> Batch:
+        """This process's share of the coming step's crops, with chance of its own for the task."""
+        settings, rank, world = self.recipe.train, self.fabric.global_rank, self.fabric.world_size
+        drawn = chance.generator(settings.seed, chance.Draws.CROPS, self.step)
+        clips, scales = self.crops.draw(settings.batch, drawn, slice(rank, None, world))
+        clips = clips.to(self.fabric.device)
+        clips = clips.contiguous(memory_format=torch.channels_last)  # grouped convolutions run 3x faster on a CPU
+        generator = chance.generator(settings.seed, chance.Draws.TASK, self.step, rank)
+        return Batch(clips, scales.to(self.fabric.device), generator, self.step / settings.steps)
+
+    def _set_learning_rate(self) -> None:
+        rate = self.learning_rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
 
     def _set_mode(self) -> None:
         self.network.train()
-        if self.step >= self.recipe.train.freeze_norm_at * self.recipe.train.steps:
-            for module in self.network.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        first_frozen = math.ceil(self.recipe.train.freeze_norm_at * self.recipe.train.steps)
+        if self.step < first_frozen:
+            return
+        if self.step == first_frozen:
+            self.average_statistics()
+        for module in self.network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
-    def save(self, path: Path) -> None:
-        """Write the state so that a reader finds the old file or the new one, never a part."""
-        state = {
-            "recipe": fingerprint(self.recipe),
-            "step": self.step,
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        torch.save(state, part)
-        part.replace(path)
+    def _share_what_the_task_learned(self) -> None:
+        """Fabric averages the network's gradients; those of a task that learns too are averaged here."""
+        if self.fabric.world_size > 1 and isinstance(self.task, nn.Module):
+            for weight in self.task.parameters():
+                if isinstance(weight.grad, Tensor):
+                    self.fabric.all_reduce(weight.grad)
 
-    def restore(self, path: Path) -> None:
-        """Continue where `path` was saved. Raises ConfigError for another recipe's state, FileFormatError for a
-        damaged file.
-        """
-        try:
-            state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-            if state["recipe"] != fingerprint(self.recipe):
-                raise ConfigError(f"{path} belongs to another version of the recipe; delete it to start again")
-            self.network.load_state_dict(state["network"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.generator.set_state(state["generator"])
-            self.step = int(state["step"])
-        except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
-            raise FileFormatError(f"{path}: damaged checkpoint ({error}); delete it to start again") from None
-
-
-def fingerprint(recipe: Recipe) -> str:
-    """What must be equal for a run to be continued: all of the recipe but threads, saving intervals and bundle
-    facts.
-    """
-    free: Any = dict.fromkeys(("bundle", "validate_on", "card"), True)
-    free["train"] = {"threads", "checkpoint_every", "validate_every"}
-    return hashlib.sha256(recipe.model_dump_json(exclude=free).encode()).hexdigest()
-
-
-def typical_scale(scales: list[float]) -> float:
-    """Geometric mean of the movies' counts per normalised unit: one number for what depends on the units of the
-    loss.
-    """
-    return math.exp(sum(map(math.log, scales)) / len(scales))
+    def _note(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise ConfigError(f"the loss is not a number at step {self.step}; lower train.learning_rate")
+        past = loss if math.isnan(self.smooth_loss) else self.smooth_loss
+        self.smooth_loss = SMOOTHING * past + (1 - SMOOTHING) * loss

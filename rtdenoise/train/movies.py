@@ -1,20 +1,19 @@
-"""Movies to learn from, and random crops of them."""
+"""Movies to learn from: files, and simulations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from rtdenoise.errors import ConfigError, FileFormatError, MissingExtraError
 from rtdenoise.frame import FRAME_DTYPES, Pixels
 from rtdenoise.normalize import Normalization, calibrate
-from rtdenoise.train.recipe import STEP, DataSettings, SimulatedMovies
+from rtdenoise.train.recipe import DataSettings, SimulatedMovies
 
 CALIBRATION_FRAMES = 64
 """Frames, evenly over a movie, that give its mean and sd. Engineering choice: a whole movie in float64 need not fit
@@ -74,38 +73,9 @@ def of_counts(name: str, counts: Pixels, clean: NDArray[np.float32] | None = Non
     return Movie(name, counts, calibrate(list(counts[chosen])), clean)
 
 
-class Crops:
-    """Random clips `(B, n_frames, crop, crop)`, normalised, each of a movie and place of its own.
-
-    Raises ConfigError when a movie is shorter or smaller than a clip.
-    """
-
-    def __init__(self, movies: list[Movie], n_frames: int, crop_px: int) -> None:
-        for movie in movies:
-            length, *size = movie.counts.shape
-            if length < n_frames or min(size) < crop_px:
-                need = f"{n_frames} frames of {crop_px} x {crop_px} px"
-                raise ConfigError(f"{movie.name} is {movie.counts.shape}, a clip needs {need}; lower train.crop_px")
-        self._movies, self._n_frames, self._crop = movies, n_frames, crop_px
-
-    def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Clips and, (B,), counts per normalised unit of the movies they come from."""
-        clips = np.empty((batch, self._n_frames, self._crop, self._crop), np.float32)
-        scales = np.empty(batch, np.float32)
-        for clip, i in zip(clips, range(batch), strict=True):
-            movie = self._movies[_below(len(self._movies), generator)]
-            length, height, width = movie.counts.shape
-            t = _below(length - self._n_frames + 1, generator)
-            y = STEP * _below((height - self._crop) // STEP + 1, generator)
-            x = STEP * _below((width - self._crop) // STEP + 1, generator)
-            part = movie.counts[t : t + self._n_frames, y : y + self._crop, x : x + self._crop]
-            movie.normalization.apply(part, clip)
-            scales[i] = movie.normalization.scale
-        return torch.from_numpy(clips), torch.from_numpy(scales)
-
-
-def _below(stop: int, generator: torch.Generator) -> int:
-    return int(torch.randint(0, stop, (), generator=generator))
+def typical_scale(movies: Sequence[Movie]) -> float:
+    """Geometric mean of the movies' counts per normalised unit: one number for what depends on the units of the loss."""
+    return math.exp(sum(math.log(movie.normalization.scale) for movie in movies) / len(movies))
 
 
 def _absolute(pattern: str) -> Iterator[Path]:

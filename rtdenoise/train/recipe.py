@@ -42,23 +42,43 @@ class DataSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """steps: optimiser steps.  batch: crops per step, each of a movie of its own choice.  crop_px: side of a crop.
+    """steps: optimiser steps.  batch: crops per step, each of a movie of its own choice, shared among the processes.
+    crop_px: side of a crop.
 
-    schedule: as `published` for the method, `constant`, or `cosine` from learning_rate to 0.
+    schedule: as `published` for the method, `constant`, `cosine` from learning_rate to 0, or `plateau`: times
+    `plateau_factor` after more than `plateau_patience` validations that were no better.
     freeze_norm_at: share of the steps after which BatchNorm keeps its running statistics, as it will live; 1 for never.
-    checkpoint_every, validate_every: steps.  threads: 0 leaves torch's choice.
+    held_out: share of each movie, its last frames, that is kept for the validation loss; 0 for no such loss.
+    patience: validations without a better one after which training ends; 0 for never.
+    keep: whether the weights of the `best` validation loss become the bundle, or the `last` ones.
+    checkpoint_every, validate_every: steps.  threads: of each process; 0 leaves torch's choice.
+    precision, device, devices: see `rtdenoise.train.devices`; `auto` is a GPU where torch sees one, devices how many.
     """
 
     steps: int = Field(ge=1)
     batch: int = Field(default=4, ge=1)
     crop_px: int = Field(default=128, ge=8, multiple_of=STEP)
     learning_rate: float = Field(default=1e-4, gt=0)
-    schedule: Literal["published", "constant", "cosine"] = "published"
+    schedule: Literal["published", "constant", "cosine", "plateau"] = "published"
+    plateau_factor: float = Field(default=0.5, gt=0, lt=1)
+    plateau_patience: int = Field(default=5, ge=0)
     freeze_norm_at: float = Field(default=1.0, ge=0, le=1)
+    held_out: float = Field(default=0.1, ge=0, le=0.5)
+    patience: int = Field(default=0, ge=0)
+    keep: Literal["best", "last"] = "best"
     seed: int = Field(default=123, ge=0)
     checkpoint_every: int = Field(default=1000, ge=1)
     validate_every: int = Field(default=2000, ge=1)
     threads: int = Field(default=0, ge=0)
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _something_to_watch(self) -> TrainSettings:
+        if self.held_out == 0 and (self.patience or self.schedule == "plateau"):
+            raise ValueError("`patience` and the schedule `plateau` follow the validation loss; give `held_out`")
+        return self
 
 
 class BundleSettings(Settings):

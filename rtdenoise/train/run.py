@@ -2,97 +2,106 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from lightning_fabric import Fabric
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from rtdenoise import bundle as bundles
 from rtdenoise.bundle import Bundle
 from rtdenoise.errors import ConfigError
 from rtdenoise.export import BundleFacts, export_bundle
 from rtdenoise.methods import base
-from rtdenoise.methods.base import Losses, Method
-from rtdenoise.train import card, check, movies
-from rtdenoise.train.loop import Training, typical_scale
-from rtdenoise.train.movies import Crops, Movie
+from rtdenoise.methods.base import Method
+from rtdenoise.train import card, check, devices, movies, state
+from rtdenoise.train.begin import begin
+from rtdenoise.train.log import RunLog, write_curve
+from rtdenoise.train.loop import Training
+from rtdenoise.train.movies import Movie
+from rtdenoise.train.progress import Report, progress
 from rtdenoise.train.recipe import Recipe, load
 
 CHECKPOINT = "training/checkpoint.pt"
 LOG = "training/log.json"
-SMOOTHING = 0.98
-"""Weight of the past in the loss that the progress line shows."""
+CURVE = "training.json"
 
 
-def train(recipe_path: Path, *, threads: int | None = None, restart: bool = False, quiet: bool = False) -> Bundle:
+def train(
+    recipe_path: Path,
+    *,
+    threads: int | None = None,
+    processes: int | None = None,
+    restart: bool = False,
+    quiet: bool = False,
+) -> Bundle | None:
     """Train by the recipe in `recipe_path` (a folder or a TOML file), continuing an interrupted run, and write its
-    bundle.
+    bundle, its card and its curve (`training.json`).
 
-    The state is saved in `training/` beside the recipe. threads: overrides the recipe's.
-    Raises ConfigError or FileFormatError for a recipe, movie or checkpoint that cannot be used, EngineError when the
-    exported graphs differ from the network.
+    The state is saved in `training/` beside the recipe. threads, processes: override the recipe's threads and devices.
+    None in the processes of torchrun that are not the first. Raises ConfigError or FileFormatError for a recipe, movie
+    or checkpoint that cannot be used, EngineError when the exported graphs differ from the network.
     """
     recipe, folder = load(recipe_path)
-    if threads or recipe.train.threads:
-        torch.set_num_threads(threads or recipe.train.threads)
+    asked = {"threads": threads or recipe.train.threads, "devices": processes or recipe.train.devices}
+    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=asked)})
+    fabric = devices.connect(recipe.train)
+    devices.launch(fabric, _train, recipe, folder, restart, quiet)
+    return bundles.read(folder / recipe.bundle.folder) if fabric.is_global_zero else None
+
+
+def _train(fabric: Fabric, recipe: Recipe, folder: Path, restart: bool, quiet: bool) -> None:
+    """The work of one process."""
+    if recipe.train.threads:
+        torch.set_num_threads(recipe.train.threads)
     method = base.load(recipe.method)
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet or not fabric.is_global_zero)
     with console.status("reading and simulating movies"):
         material = movies.gather(recipe.data, folder)
-        held_out = list(movies.simulated(recipe.validate_on))
-    training = begin(recipe, method, material)
-    checkpoint = folder / CHECKPOINT
+        with_truth = list(movies.simulated(recipe.validate_on)) if fabric.is_global_zero else []
+    training = begin(recipe, method, material, fabric)
+    _refuse_short(with_truth, training)
+    checkpoint, log = folder / CHECKPOINT, RunLog(folder / LOG)
     if checkpoint.is_file() and not restart:
-        training.restore(checkpoint)
-    log = RunLog(folder / LOG, method, held_out)
-    with _progress(console, training) as report:
-        _advance_to_the_end(training, checkpoint, log, report)
-    bundle = finish(training, method, material, folder, log)
-    with console.status("scoring the bundle through the live stream"):
-        card.write(folder, recipe, method, bundle, list(card.measure(bundle, recipe.card.score_on)))
-    return bundle
+        state.restore(training, checkpoint)
+    log.begin(training)
+    with progress(console, training) as report:
+        _advance_to_the_end(training, checkpoint, _Validation(method, with_truth, log), report)
+    if fabric.is_global_zero:
+        bundle = finish(training, method, material, folder, log)
+        with console.status("scoring the bundle through the live stream"):
+            card.write(folder, recipe, method, bundle, list(card.measure(bundle, recipe.card.score_on)))
 
 
-def _advance_to_the_end(training: Training, checkpoint: Path, log: RunLog, report: _Report) -> None:
+class _Validation:
+    """What happens every `validate_every` steps: the held-out loss in all processes, gains and the log in the first."""
+
+    def __init__(self, method: Method, with_truth: Sequence[Movie], log: RunLog) -> None:
+        self._method, self._with_truth, self.log = method, with_truth, log
+
+    def __call__(self, training: Training) -> None:
+        loss = training.validate()
+        if training.fabric.is_global_zero:
+            self.log.add(training, loss, check.gains(self._method, training.network, self._with_truth))
+
+
+def _advance_to_the_end(training: Training, checkpoint: Path, validation: _Validation, report: Report) -> None:
     settings = training.recipe.train
     try:
-        while training.step < settings.steps:
-            report(training.advance(), log)
-            if _due(training, settings.checkpoint_every):
-                training.save(checkpoint)
+        while not training.over:
+            training.advance()
             if _due(training, settings.validate_every):
-                log.add(training)
+                validation(training)
+            if training.over or _due(training, settings.checkpoint_every):
+                state.save(training, checkpoint)
+            report.show(training, validation.log.last())
     except KeyboardInterrupt:  # perhaps inside a step: only the last checkpoint is whole
         raise ConfigError(f"stopped after {training.step} steps; run again to continue from {checkpoint}") from None
 
 
-def begin(recipe: Recipe, method: Method, material: list[Movie]) -> Training:
-    """The state before the first step; everything random follows from the recipe's seed."""
-    torch.manual_seed(recipe.train.seed)
-    try:
-        network = method.network(**recipe.network)
-        task = method.task(network, **recipe.task)
-    except TypeError as error:
-        raise ConfigError(f"recipe {recipe.name}: [network] or [task]: {error}") from None
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    crop = recipe.train.crop_px
-    if crop < task.min_crop:
-        raise ConfigError(
-            f"recipe {recipe.name}: train.crop_px {crop} is below what {method.name} needs, {task.min_crop}"
-        )
-    optimizer = task.optimizer(
-        network, recipe.train.learning_rate, typical_scale([m.normalization.scale for m in material])
-    )
-    generator = torch.Generator().manual_seed(recipe.train.seed)
-    return Training(recipe, network, task, Crops(material, task.clip_frames, crop), optimizer, generator)
-
-
 def finish(training: Training, method: Method, material: list[Movie], folder: Path, log: RunLog) -> Bundle:
-    """Export the trained network and write down where it came from."""
+    """Export the network with the weights that are kept, and write down where it came from."""
     recipe = training.recipe
     facts = BundleFacts(
         name=recipe.name,
@@ -104,58 +113,23 @@ def finish(training: Training, method: Method, material: list[Movie], folder: Pa
         provenance={
             "recipe": recipe.model_dump(mode="json", exclude={"card", "bundle"}),
             "steps": training.step,
+            "kept_step": training.kept_step,
             "validation": log.entries,
         },
     )
-    bundle, _ = export_bundle(method, training.network.eval(), folder / recipe.bundle.folder, facts)
+    if training.kept_step != training.step:
+        training.network.load_state_dict(training.best.weights)
+    bundle, _ = export_bundle(method, training.network.cpu().eval(), folder / recipe.bundle.folder, facts)
+    write_curve(folder / CURVE, training, log.entries)
     return bundle
 
 
-@dataclass
-class RunLog:
-    """Validation results as the run goes on, kept in a JSON file beside the checkpoint."""
-
-    path: Path
-    method: Method
-    held_out: list[Movie]
-    entries: list[dict[str, float | dict[str, float]]] = field(default_factory=list)
-    last: str = ""
-
-    def __post_init__(self) -> None:
-        if self.path.is_file():
-            self.entries = json.loads(self.path.read_text(encoding="utf-8"))
-
-    def add(self, training: Training) -> None:
-        """Denoise the held-out movies with the network as it is; `gain_db` per movie."""
-        if not self.held_out:
-            return
-        network = training.network
-        gains = {m.name: check.gain_db(m, check.denoised(self.method, network, m)) for m in self.held_out}
-        self.entries = [e for e in self.entries if e["step"] < training.step]  # type: ignore[operator]
-        self.entries.append({"step": training.step, "gain_db": gains})
-        self.last = "gain " + " ".join(f"{g:.1f}" for g in gains.values()) + " dB"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self.entries, indent=1) + "\n", encoding="utf-8")
-
-
-class _Report:
-    def __init__(self, bar: Progress, row: TaskID, training: Training) -> None:
-        self._bar, self._row, self._training = bar, row, training
-        self._smooth: float | None = None
-
-    def __call__(self, losses: Losses, log: RunLog) -> None:
-        now = losses.total.item()
-        self._smooth = now if self._smooth is None else SMOOTHING * self._smooth + (1 - SMOOTHING) * now
-        note = f"loss {self._smooth:.4f}  {log.last}"
-        self._bar.update(self._row, completed=self._training.step, description=note)
-
-
-@contextmanager
-def _progress(console: Console, training: Training) -> Iterator[_Report]:
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, refresh_per_second=2) as bar:
-        row = bar.add_task("starting", total=training.recipe.train.steps, completed=training.step)
-        yield _Report(bar, row, training)
+def _refuse_short(with_truth: Sequence[Movie], training: Training) -> None:
+    window = training.network.window.size
+    for movie in with_truth:
+        if len(movie.counts) < window:
+            need = f"has {len(movie.counts)} frames, fewer than one window of {window}"
+            raise ConfigError(f"validate_on: {movie.name} {need}; raise its n_frames")
 
 
 def _due(training: Training, every: int) -> bool:
