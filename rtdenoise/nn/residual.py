@@ -46,7 +46,8 @@ class ResidualBlock(nn.Module):
 class ResidualNetwork(nn.Module):
     """`(B, inputs, Y, X)` -> `(B, 1, Y, X)`: one convolution, `blocks` residual blocks, the long skip, two readouts.
 
-    Named as in the checkpoints of DeepVID v2 (sheet A 3.7). Any Y and X.
+    Named as in the checkpoints of DeepVID v2 (sheet A 3.7). Any Y and X. The last readout, one number and a bias, begins
+    as the identity: at random it may begin near zero or with the wrong sign (engineering choice).
     """
 
     def __init__(self, inputs: int, features: int, blocks: int, *, eps: float, slope: float) -> None:
@@ -54,7 +55,10 @@ class ResidualNetwork(nn.Module):
         self.in_block = Convolution(inputs, features, slope=slope)
         self.model = nn.Sequential(*[ResidualBlock(features, eps=eps, slope=slope) for _ in range(blocks)])
         self.pre_out_block = Convolution(features, features, eps=eps)
-        self.out_block = nn.Sequential(Convolution(features, 1, slope=slope), Convolution(1, 1, side=1))
+        last = Convolution(1, 1, side=1)
+        self.out_block = nn.Sequential(Convolution(features, 1, slope=slope), last)
+        nn.init.ones_(last.conv.weight)
+        nn.init.zeros_(last.conv.bias)
 
     def convolutions(self) -> list[Convolution]:
         """All of them, from input to output."""
