@@ -12,6 +12,7 @@ from rich.console import Console
 
 from rtdenoise import __version__
 from rtdenoise.errors import MissingExtraError, RtDenoiseError
+from rtdenoise.evaluate import verbs
 
 app = typer.Typer(
     name="rtdenoise",
@@ -177,6 +178,41 @@ def export(
         folder = output or Path(f"{Path(bundle).name}-{Path(name).stem}")
         folder = folder if target or output is None else folder / name
         show_parity(out, run_export(bundle, name, folder), folder)
+
+
+@app.command("import")
+def import_(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="The authors' weights: .pth, .pt or .ckpt of PyTorch, .h5 of Keras.")
+    ],
+    method: Annotated[str, typer.Option(help="Whose weights they are; rtdenoise info lists the methods.")],
+    output: Annotated[Path, typer.Option("--out", help="Folder of the new bundle.")],
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="A fact that the file does not store, as key=value.")
+    ] = None,
+    offset: Annotated[float | None, typer.Option(help="Counts that are 0 to the network; default 0.")] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Counts that are 1 to the network, as the sd of the movies it was trained on.")
+    ] = None,
+    movie: Annotated[
+        Path | None, typer.Option(help="A TIFF or Zarr like those it was trained on: offset and scale from it.")
+    ] = None,
+) -> None:
+    """Make a bundle of a published checkpoint; nothing in the file is executed.
+
+    Most networks take frames of mean 0 and sd 1: their bundles are calibrated on every field of view, and need no numbers.
+    Those of FAST live in counts: give --scale, or --movie. Those with fixed units (umvd, udvd: 8 bits / 255; deepsemi: counts)
+    are never calibrated: --scale 4095 where 12-bit frames shall mean to them what 8-bit frames meant.
+    """
+    _need("torch", "train")
+    from rtdenoise.importing import Counts, import_checkpoint
+
+    line = import_checkpoint(checkpoint, method, output, Counts(offset, scale, movie), setting or ())
+    out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+app.command()(verbs.evaluate)
+app.command()(verbs.simulate)
 
 
 @app.command()

@@ -78,6 +78,18 @@ def psnr(clean: Movie, denoised: Movie, peak: float | None = None) -> float:
     return decibel((data_range(clean) if peak is None else peak) ** 2, pixel_moments(clean, denoised).mse)
 
 
+def psnr_fitted(clean: Movie, denoised: Movie, peak: float | None = None) -> float:
+    """dB, PSNR after the scale and offset that fit `denoised` best: for programs that do not return camera counts."""
+    moments = pixel_moments(clean, denoised)
+    n = moments.n_frames
+    c, d = moments.c.mean() / n, (moments.c + moments.e).mean() / n
+    cc = moments.cc.mean() / n - c * c
+    dd = (moments.cc + 2 * moments.ce + moments.ee).mean() / n - d * d
+    cd = (moments.cc + moments.ce).mean() / n - c * d
+    left = cc - (cd * cd / dd if dd > 0 else 0.0)
+    return decibel((data_range(clean) if peak is None else peak) ** 2, float(left))
+
+
 def snr(clean: Movie, denoised: Movie, offset: float = 0.0) -> float:
     """dB, power of the clean movie without the detector's offset over mean squared error."""
     moments = pixel_moments(clean, denoised)

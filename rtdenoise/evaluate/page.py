@@ -1,0 +1,96 @@
+"""The leaderboard as a page of the repository: written by the command that it names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rtdenoise import machine
+from rtdenoise.bundle import Bundle
+from rtdenoise.errors import FileFormatError
+from rtdenoise.evaluate.standings import GROUPS, Board, Group, Standing, best
+from rtdenoise.evaluate.tables import figure, is_to_beat, spread, title
+
+INTRODUCTION = """# Models
+
+Every model that ships with rtdenoise beside every untrained filter, on simulated movies that none of them learned from, denoised frame by
+frame as a live run does it and scored on the same frames. A model's name leads to its card: data, limits, licence.
+
+Written by `{command}` on {date}; do not edit. Engine {engines}, one thread, {cpu}.
+
+- **PSNR** over the range of the clean movie, and **DynSNR**, of the changes alone: dB. **F1** of events at the best threshold, against the
+  true spike times. A long average wins PSNR and erases events: read the three together.
+- **wait**: look-ahead in frames, and in ms at the movie's frame rate. **ms**: processor time of one
+  thread per frame of this size.
+- **\\***: the best untrained filter that waits no longer than the group. **beats**: better than it in PSNR or in DynSNR, and an F1 not
+  below the raw movie's (two decimals). **gain**: PSNR and DynSNR over the starred filters, F1 over raw. **Bold**: best of the group.
+"""
+
+
+def write(
+    path: Path, boards: Sequence[Board], pictures: Mapping[str, Path], models: Sequence[Bundle], command: str
+) -> Path:
+    """The page. pictures: preset -> picture beside it.  models: linked to their cards where these lie beside the page."""
+    names = {bundle.name: path.parent / bundle.name / "card.md" for bundle in models}
+    links = {name: f"[{name}]({name}/card.md)" for name, card in names.items() if card.is_file()}
+    parts = [_introduction(boards, command)]
+    for preset in dict.fromkeys(board.preset for board in boards):
+        here = [board for board in boards if board.preset == preset]
+        parts.append(f"## {preset.capitalize()}\n")
+        if preset in pictures:
+            parts.append(f"![{preset}: quality against look-ahead, and examples]({_beside(pictures[preset], path)})\n")
+        parts.extend(_section(board, links) for board in here)
+    try:
+        path.write_text("\n".join(parts), encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise FileFormatError(f"{path}: cannot be written: {error}") from None
+    return path
+
+
+def _beside(picture: Path, page: Path) -> str:
+    return Path(os.path.relpath(picture, page.parent)).as_posix()
+
+
+def _introduction(boards: Sequence[Board], command: str) -> str:
+    engines = sorted({s.engine for board in boards for s in board.standings if s.contestant.trained}) or ["none"]
+    facts = {"command": command, "date": datetime.now(UTC).date().isoformat(), "cpu": machine.cpu_name()}
+    return INTRODUCTION.format(engines=", ".join(engines), **facts)
+
+
+def _section(board: Board, links: Mapping[str, str]) -> str:
+    lines = [f"### {title(board)}", "", spread(board), ""]
+    lines += ["| | wait | PSNR | SSIM | DynSNR | F1 | ms | beats | gain |", "|---|---|---|---|---|---|---|---|---|"]
+    for group in GROUPS:
+        lines += _rows(board, group, links)
+    return "\n".join([*lines, ""])
+
+
+def _rows(board: Board, group: Group, links: Mapping[str, str]) -> list[str]:
+    standings = board.of(group)
+    return [f"| **{group.title}** |" + " |" * 8, *(row(board, s, links) for s in standings)] if standings else []
+
+
+def row(board: Board, standing: Standing, links: Mapping[str, str]) -> str:
+    """One contestant as a line of a Markdown table."""
+    who, verdict = standing.contestant, standing.verdict
+    name = who.label
+    for model, link in links.items():
+        if who.trained and name.split(" ", 1)[0] == model:
+            name = name.replace(model, link, 1)
+    columns = (("psnr", ".1f"), ("ssim", ".3f"), ("dynamic_snr", ".1f"), ("f1", ".3f"))
+    figures = [_marked(board, standing, measure, form) for measure, form in columns]
+    verdicts = [("**yes**" if verdict.beats else "no"), verdict.text] if verdict else ["", ""]
+    wait = f"{who.lookahead} = {standing.ms_late:.0f} ms" if who.lookahead else "0"
+    return "| " + " | ".join([name, wait, *figures, f"{standing.ms_per_frame:.1f}", *verdicts]) + " |"
+
+
+def _marked(board: Board, standing: Standing, measure: str, form: str) -> str:
+    text = figure(standing[measure], form)
+    if best(board.of(standing.group), measure) is standing:
+        text = f"**{text}**"
+    star = (
+        measure in ("psnr", "dynamic_snr") and not standing.contestant.trained and is_to_beat(board, standing, measure)
+    )
+    return f"{text} \\*" if star else text
