@@ -11,6 +11,7 @@ from rtdenoise.errors import ConfigError, FileFormatError
 from rtdenoise.frame import WindowSpec
 from rtdenoise.methods import base
 from rtdenoise.methods.base import Batch, Network
+from rtdenoise.train import check, movies
 from tests import golden_rule
 
 DI = base.load("deepinterpolation")
@@ -137,3 +138,13 @@ def test_what_cannot_be_built_is_refused() -> None:
         DI.network(down="8 x")
     with pytest.raises(ConfigError, match="`mae` or `mse`, not 'l3'"):
         DI.task(Repeats(), error="l3")
+
+
+def test_the_gain_of_a_validation_counts_only_frames_with_all_their_neighbours() -> None:
+    clean = np.zeros((8, 16, 16), np.float32)
+    noisy = np.random.default_rng(0).normal(0, 1, clean.shape).astype(np.float32)
+    movie = movies.of_counts("noise", noisy, clean)
+    network = DI.network(pre=2, post=2, down="4", bottom="4", up="4")
+    output = check.denoised(DI, network, movie)
+    (gain,) = check.gains(DI, network, [movie]).values()
+    assert gain == pytest.approx(10 * np.log10(np.square(noisy[2:6]).mean() / np.square(output[2:6]).mean()), abs=1e-3)

@@ -32,16 +32,21 @@ def denoised(method: Method, network: Network, movie: Movie, batch: int = 1) -> 
 
 
 def gains(method: Method, network: Network, movies: Sequence[Movie], batch: int = 1) -> dict[str, float]:
-    """`gain_db` of every movie, by its name."""
-    return {movie.name: gain_db(movie, denoised(method, network, movie, batch)) for movie in movies}
+    """`gain_db` of every movie, by its name, over the frames that a whole window predicts."""
+    window, found = network.window, {}
+    for movie in movies:
+        predicted = slice(window.emits[0], max(window.size, len(movie.counts)) - window.lookahead)
+        found[movie.name] = gain_db(movie, denoised(method, network, movie, batch), predicted)
+    return found
 
 
-def gain_db(movie: Movie, output: Stack) -> float:
+def gain_db(movie: Movie, output: Stack, frames: slice = slice(None)) -> float:
     """How much lower the mean squared error is than the raw movie's; what PSNR gains, whatever its data range."""
     if movie.clean is None:
         raise ValueError(f"{movie.name} has no truth to compare with")
-    before = np.mean(np.square(np.subtract(movie.counts, movie.clean, dtype=np.float32)), dtype=np.float64)
-    after = np.mean(np.square(output - movie.clean), dtype=np.float64)
+    clean, raw = movie.clean[frames], movie.counts[frames]
+    before = np.mean(np.square(np.subtract(raw, clean, dtype=np.float32)), dtype=np.float64)
+    after = np.mean(np.square(output[frames] - clean), dtype=np.float64)
     return float(10 * np.log10(before / after))
 
 
