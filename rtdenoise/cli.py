@@ -163,6 +163,18 @@ def train(
 
 
 @app.command()
+def card(
+    recipes: Annotated[list[Path], typer.Argument(help="Folders with a recipe.toml whose bundles are there.")],
+) -> None:
+    """Measure trained models again and write their cards, without training."""
+    _need("torch", "train")
+    from rtdenoise.train import card as cards
+
+    for recipe in recipes:
+        out.print(f"-> {cards.renew(recipe)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def export(
     bundle: Annotated[str, typer.Argument(help="Bundle name or folder.")],
     target: Annotated[str | None, typer.Option(help="Name in export/targets, or a TOML file.")] = None,

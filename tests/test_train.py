@@ -194,11 +194,20 @@ def test_the_card_says_what_the_live_stream_gives(trained: Path) -> None:
     (trained / "recipe.toml").write_text(text, encoding="utf-8")
     recipe, _ = load(trained)
     made = bundles.read(trained / "bundle")
-    rows = list(card.measure(made, recipe.card.score_on))
-    card.write(trained, recipe, base.load("fast"), made, rows)
+    boards = list(card.measure(made, recipe.card.score_on))
+    card.write(trained, recipe, base.load("fast"), made, boards)
     written = (trained / card.CARD).read_text(encoding="utf-8")
-    assert [(row.snr_db, row.output) for row in rows[:3]] == [(0.0, "raw"), (0.0, "full"), (0.0, "causal")]
-    assert f"| calcium, 1 seed | 10 dB | full | {rows[4].scores.psnr:.1f} |" in written
+    assert [board.snr_db for board in boards] == [0.0, 10.0]
+    outputs = {standing.contestant.label: standing for standing in boards[1].standings}
+    assert {"raw", "gauss2d-ema", "tiny", "tiny (causal)"} <= set(outputs)
+    assert "gauss3d" not in outputs, "it waits longer than this model"
+    for begins, label in (("| tiny | 1 = 33 ms |", "tiny"), ("| tiny (causal) | 0 |", "tiny (causal)")):
+        lines = [line.replace("*", "") for line in written.splitlines() if line.startswith(begins)]
+        assert f"{begins} {outputs[label]['psnr']:.1f} |" in lines[1]
+    best = boards[1].best_rival(outputs["tiny"].group, "psnr")
+    assert f"| {best.contestant.label} | " in written
+    assert "](training.png)" in written
+    assert (trained / "training.png").read_bytes().startswith(b"\x89PNG")
     assert "- It is tiny." in written
     assert "doi:10.1038/s41467-025-64681-8" in written
     sums = dict(reversed(line.split()) for line in (trained / card.SUMS).read_text(encoding="utf-8").splitlines())
