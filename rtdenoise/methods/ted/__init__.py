@@ -14,7 +14,7 @@ METHOD = Method(
     reference="10.1186/s43074-025-00173-8",
     network=TedNetwork,
     task=TedTask,
-    narrow={"embed": 24, "stem": 8, "heads": 3, "groups": 2, "depth": 2, "drop": 0.0},
+    narrow={"embed": 16, "stem": 8, "heads": 2, "groups": 2, "depth": 2, "drop": 0.0},
     from_upstream=from_upstream,
     terms="The authors published code and weights without a licence: ask them before you use or pass on their weights.",
 )

@@ -33,7 +33,9 @@ def temporal_gradient(frames: Tensor, level: float = 0.0) -> Tensor:
 
 def box(frames: Tensor) -> Tensor:
     """Mean of 3 x 3 pixels, the border repeated outwards (sheet A 4.3)."""
-    return F.avg_pool2d(F.pad(frames, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    x = F.pad(frames, (1, 1, 1, 1), mode="replicate")
+    x = x[..., :-2] + x[..., 1:-1] + x[..., 2:]  # sums: torch's pooling takes 20 times as long on a CPU
+    return (x[..., :-2, :] + x[..., 1:-1, :] + x[..., 2:, :]) / 9
 
 
 def running_max(frames: Tensor) -> Tensor:

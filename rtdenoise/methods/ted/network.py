@@ -23,8 +23,8 @@ SQUEEZE = 4
 """Bottlenecks have this factor fewer maps: 60 to 15 (sheet A 4.2)."""
 DROP = 0.1
 """Dropout of attention, and the share of dropped branches at the deepest block, in training (sheet A 4.2)."""
-LEVEL = 1.0
-"""Mean over sd of a movie. Engineering choice: between 0.6 and 2 in simulated two-photon movies of 0 to 12 dB."""
+LEVEL = 1.5
+"""Mean over sd of a movie. Engineering choice: simulated two-photon movies have 0.9 at 0 dB and 2.0 at 10 dB."""
 
 
 class Pyramid(nn.Module):

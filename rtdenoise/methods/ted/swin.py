@@ -28,10 +28,11 @@ class DropPath(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """`(N, heads * d)` tokens of each of many windows, `(windows, N, embed)`, attend to each other; N = side^2.
+    """`(windows, N, embed)` -> the same: the N = side^2 pixels of each window attend to each other.
 
-    `seams`: (windows, N, 4) from `seam_marks`, or None. They ride along as four more channels of query and key whose
-    product is 0 or `APART` and more: the published mask without a (windows, N, N) tensor, exact in half precision too.
+    `seams`: (windows, N, 4) from `seam_marks`, or None. They ride along as four more channels of query and key, whose
+    product is 0 or `APART` per crossed seam: the published mask without a (windows, N, N) tensor, exact in half precision
+    too. Heads take turns, so that the scores of one head at a time are in memory.
     """
 
     def __init__(self, embed: int, heads: int, side: int, drop: float) -> None:
@@ -46,18 +47,19 @@ class WindowAttention(nn.Module):
 
     def forward(self, tokens: Tensor, seams: Tensor | None) -> Tensor:
         """See the class."""
-        windows, n, embed = tokens.shape
-        query, key, value = self.qkv(tokens).view(windows, n, 3, self.heads, embed // self.heads).unbind(2)
-        query = query * (embed // self.heads) ** -0.5
-        if seams is not None:
-            ahead, behind = APART * seams, 1 - seams
-            query = torch.cat([query, ahead.unsqueeze(2).expand(-1, -1, self.heads, -1)], -1)
-            key = torch.cat([key, behind.unsqueeze(2).expand(-1, -1, self.heads, -1)], -1)
+        per_head = tokens.shape[-1] // self.heads
+        parts = self.qkv(tokens).split(per_head, dim=-1)
+        queries, keys, values = (parts[i * self.heads : (i + 1) * self.heads] for i in range(3))
         bias = self.bias_table[self.bias_index].permute(2, 0, 1)
-        scores = query.transpose(1, 2) @ key.permute(0, 2, 3, 1) + bias
-        shares = F.dropout(scores.softmax(-1), self.drop, self.training)
-        mixed = (shares @ value.transpose(1, 2)).transpose(1, 2).reshape(windows, n, embed)
-        return self.proj(mixed)  # type: ignore[no-any-return]
+        heads = zip(queries, keys, values, bias, strict=True)
+        return self.proj(torch.cat([self._mix(q, k, v, b, seams) for q, k, v, b in heads], dim=-1))  # type: ignore[no-any-return]
+
+    def _mix(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, seams: Tensor | None) -> Tensor:
+        query = query * query.shape[-1] ** -0.5
+        if seams is not None:
+            query, key = torch.cat([query, APART * seams], -1), torch.cat([key, 1 - seams], -1)
+        shares = (query @ key.transpose(1, 2) + bias).softmax(-1)
+        return F.dropout(shares, self.drop, self.training) @ value
 
 
 class SwinBlock(nn.Module):
