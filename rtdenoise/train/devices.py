@@ -6,6 +6,7 @@ processes does not change what is learned beyond the task's own chance. Process 
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
@@ -17,10 +18,14 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 from torch.multiprocessing.spawn import ProcessRaisedException
+from torch.nn.parallel import DistributedDataParallel
 
 from rtdenoise import errors, machine
 from rtdenoise.errors import ConfigError
 from rtdenoise.train.recipe import TrainSettings
+
+# Here, not in a function: a spawned process imports this, and then Fabric greets before anything of ours is called.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
 def connect(settings: TrainSettings) -> Fabric:
@@ -34,7 +39,6 @@ def connect(settings: TrainSettings) -> Fabric:
         raise ConfigError(f"train.devices is {local}, but torch sees {torch.cuda.device_count()} GPUs")
     if settings.batch % (local * nodes):
         raise ConfigError(f"train.batch {settings.batch} cannot be shared by {local * nodes} processes evenly")
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     strategy = _data_parallel() if local * nodes > 1 else "auto"
     precision: Any = "32-true" if settings.precision == "32" else settings.precision
     return Fabric(accelerator=accelerator, strategy=strategy, devices=local, num_nodes=nodes, precision=precision)
@@ -90,5 +94,7 @@ def _data_parallel() -> DDPStrategy:
         os.environ.setdefault("USE_LIBUV", "0")  # torch's builds for Windows may lack it, and ask for it all the same
     # Running statistics are averaged now and then (`average`). Sending them before every forward, as DDP would, alters
     # them in place between the two forwards that some tasks need for one loss.
-    start = "popen" if _under_torchrun() else "spawn"
-    return DDPStrategy(start_method=start, broadcast_buffers=False)  # type: ignore[arg-type]
+    known = inspect.signature(DistributedDataParallel).parameters
+    renamed = "forward_sync_buffers"  # in torch 2.13
+    options: Any = {renamed if renamed in known else "broadcast_buffers": False}
+    return DDPStrategy(start_method="popen" if _under_torchrun() else "spawn", **options)
