@@ -187,3 +187,65 @@ def test_a_real_two_photon_movie_has_the_noise_that_was_measured_on_it() -> None
     assert metrics.photon_transfer(movie).gain == pytest.approx(55.7, rel=0.02)
     correlation = metrics.noise_correlation(movie)
     assert (correlation.x1, correlation.y1) == pytest.approx((0.053, 0.013), abs=0.003)
+
+
+def test_ring_correlation_is_the_share_of_the_signal_when_two_halves_have_noise_of_their_own() -> None:
+    rng = np.random.default_rng(0)
+    signal, noise = rng.normal(0, 3.0, (6, 80, 96)), rng.normal(0, 2.0, (2, 6, 80, 96))
+    rings = metrics.ring_correlation(signal + noise[0], signal + noise[1])
+    assert rings.correlation[5:].mean() == pytest.approx(9 / (9 + 4), abs=0.02)
+    assert rings.resolution_px == 2.0
+    np.testing.assert_allclose(metrics.ring_correlation(signal, 5 - signal).correlation, -1.0)
+    assert rings.frequency[-1] == pytest.approx(0.5, abs=0.01)
+
+
+def test_ring_correlation_of_unlike_noise_is_zero_and_resolves_nothing() -> None:
+    a, b = np.random.default_rng(1).normal(0, 1, (2, 8, 64, 64))
+    rings = metrics.ring_correlation(a, b)
+    assert abs(rings.correlation.mean()) < 0.02
+    assert rings.resolution_px == np.inf
+
+
+def test_ring_correlation_finds_the_finest_detail_that_two_halves_share() -> None:
+    rng = np.random.default_rng(2)
+    spectrum = np.fft.rfft2(rng.normal(0, 1, (128, 128)))
+    radius = np.hypot(np.fft.fftfreq(128)[:, None], np.fft.rfftfreq(128)[None])
+    shared = np.fft.irfft2(np.where(radius < 0.2, spectrum, 0))
+    halves = shared + rng.normal(0, 0.05, (2, 128, 128))
+    assert metrics.ring_correlation(halves[0], halves[1]).resolution_px == pytest.approx(5.0, rel=0.08)
+
+
+def test_a_blur_does_not_change_the_ring_correlation() -> None:
+    rng = np.random.default_rng(3)
+    signal, noise = rng.normal(0, 1, (64, 64)), rng.normal(0, 1, (2, 64, 64))
+    halves = [signal + each for each in noise]
+    before = metrics.ring_correlation(halves[0], halves[1]).correlation
+    blurred = [ndimage.gaussian_filter(half, 1.0) for half in halves]
+    np.testing.assert_allclose(metrics.ring_correlation(blurred[0], blurred[1]).correlation[:20], before[:20], atol=0.1)
+
+
+def test_the_spectrum_of_white_noise_is_its_variance_and_a_running_mean_takes_the_fast_part() -> None:
+    noise = np.random.default_rng(4).normal(50, 3.0, (600, 24, 24)).astype(np.float32)
+    spectrum = metrics.noise_spectrum(noise)
+    assert spectrum.power[5:].mean() == pytest.approx(9.0, rel=0.03)
+    assert spectrum.noise_sd == pytest.approx(3.0, rel=0.03)
+    assert metrics.noise_spectrum(ndimage.uniform_filter1d(noise, 4, axis=0)).noise_sd < 1.0
+
+
+def test_pixels_of_white_noise_have_no_memory_and_those_of_a_moving_average_have() -> None:
+    noise = np.random.default_rng(5).normal(0, 1.0, (800, 16, 16))
+    assert abs(metrics.temporal_correlation(noise)) < 0.01
+    assert metrics.temporal_correlation(noise[1:] + noise[:-1]) == pytest.approx(0.5, abs=0.02)
+    assert metrics.temporal_correlation(np.ones((5, 4, 4))) == 0.0
+
+
+def test_a_fitted_psnr_forgives_scale_and_offset_and_nothing_else() -> None:
+    clean = calcium().clean
+    plain = metrics.psnr(clean, smoothed())
+    assert metrics.psnr_fitted(clean, 0.01 * smoothed() - 3) == pytest.approx(
+        metrics.psnr_fitted(clean, smoothed()), abs=0.01
+    )
+    assert plain <= metrics.psnr_fitted(clean, smoothed()) < plain + 3
+    assert metrics.psnr_fitted(clean, np.zeros_like(clean)) == pytest.approx(
+        10 * np.log10(metrics.data_range(clean) ** 2 / clean.var(dtype=np.float64)), abs=0.01
+    )
