@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 INK, GREY, ACCENT = "#1a1a1a", "#8a8a8a", "#c2410c"
 DPI = 110
+LABEL_WIDTH, LABEL_HEIGHT = 0.22, 0.07
+"""Of one label, as shares of the axes."""
 PER_ROW = 6
 """Example pictures side by side."""
 
@@ -46,24 +48,37 @@ def leaderboard(path: Path, boards: Sequence[Board]) -> Path:
 
 
 def _against_lookahead(axes: Axes, board: Board, measure: str) -> None:
-    """Filters grey, models in colour, the best filter so far as a line; raw and what is far below it are left out of the range."""
-    for standing in board.standings:
-        who, value = standing.contestant, standing[measure]
-        if who.lookahead == 0 and standing is board.raw:
-            continue
-        colour = ACCENT if who.trained else GREY
-        spread = standing.means[measure].spread
-        axes.errorbar(who.lookahead, value, yerr=spread, fmt="o" if who.trained else "s", ms=5, color=colour, lw=0.8)
-        axes.annotate(who.label, (who.lookahead, value), (5, 3), textcoords="offset points", fontsize=7, color=colour)
-    filters = [s for s in board.standings if not s.contestant.trained]
+    """Filters grey, models in colour, the best filter for each wait as a line; raw, far below, is left out."""
+    shown = [s for s in board.standings if s is not board.raw and np.isfinite(s[measure])]
+    for standing in shown:
+        marker = "o" if standing.contestant.trained else "s"
+        axes.plot(standing.contestant.lookahead, standing[measure], marker, ms=5, color=_colour(standing))
+    filters = [s for s in shown if not s.contestant.trained]
     waits = sorted({s.contestant.lookahead for s in board.standings})
     to_beat = [best([f for f in filters if f.contestant.lookahead <= wait], measure)[measure] for wait in waits]
     axes.step(waits, to_beat, where="post", color=GREY, lw=0.9, ls=":")
     axes.set_xscale("symlog", linthresh=2)
-    axes.set_xticks([0, 1, 2, 3, 6, 12, 30], ["0", "1", "2", "3", "6", "12", "30"])
-    axes.set_xlim(-0.3, 1.6 * max(*waits, 3))
+    ticks = sorted({0, 1, 2, 3, *waits})
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlim(-0.3, 2 * max(*waits, 3))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e5e5e5", lw=0.6)
+    _name(axes, [(s.contestant.lookahead, s[measure], s.contestant.label, _colour(s)) for s in shown])
+
+
+def _name(axes: Axes, points: Sequence[tuple[int, float, str, str]]) -> None:
+    """A label beside each point, moved up where another one is there already."""
+    placed: list[tuple[float, float]] = []
+    for x, y, label, colour in sorted(points, key=lambda point: point[1]):
+        at_x, at_y = (axes.transScale + axes.transLimits).transform((x, y))
+        free_y = float(at_y)
+        while any(abs(at_x - px) < LABEL_WIDTH and abs(free_y - py) < LABEL_HEIGHT for px, py in placed):
+            free_y += LABEL_HEIGHT / 4
+        placed.append((at_x, free_y))
+        place = {"xytext": (at_x + 0.015, free_y), "textcoords": "axes fraction", "va": "center"}
+        line = {"arrowstyle": "-", "lw": 0.4, "color": colour, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate(label, (x, y), **place, fontsize=7, color=colour, arrowprops=line)
 
 
 def _shown(board: Board) -> list[Standing]:
@@ -128,21 +143,24 @@ def recording(path: Path, readings: Sequence[Reading]) -> Path:
 def _curves(area: Any, readings: Sequence[Reading]) -> None:
     """(Any: a subfigure.)"""
     with_halves = any(reading.halves for reading in readings)
-    axes = area.subplots(1, 2 if with_halves else 1, squeeze=False)[0]
+    axes = area.subplots(1, 3 if with_halves else 2, squeeze=False)[0]
     for i, reading in enumerate(readings):
-        look = {"label": reading.label, "color": INK if reading.label == "raw" else f"C{i}", "lw": 1}
-        axes[-1].loglog(reading.spectrum.frequency, reading.spectrum.power, **look)
+        look = {"label": reading.label, "color": GREY if reading.label == "raw" else f"C{i}", "lw": 1}
+        axes[0].plot(reading.trace, **{**look, "lw": 0.7})
+        axes[1].loglog(reading.spectrum.frequency, reading.spectrum.power, **look)
         if reading.halves:
-            axes[0].plot(reading.halves.single.frequency, reading.halves.single.correlation, **look)
-    axes[-1].set(xlabel="temporal frequency, cycles per frame", ylabel="power, counts²")
-    axes[-1].set_title("single pixels over time", fontsize=9)
+            axes[2].plot(reading.halves.single.frequency, reading.halves.single.correlation, **look)
+    axes[0].set(xlabel="frame", ylabel="counts")
+    axes[0].set_title("the 8 x 8 px that change most", fontsize=9)
+    axes[1].set(xlabel="temporal frequency, cycles per frame", ylabel="power, counts²")
+    axes[1].set_title("single pixels over time", fontsize=9)
     if with_halves:
-        axes[0].axhline(1 / 7, color=GREY, lw=0.8, ls=":")
-        axes[0].set(xlabel="spatial frequency, cycles per pixel", ylabel="Fourier ring correlation", ylim=(-0.1, 1.02))
-        axes[0].set_title("odd against even frames, denoised apart", fontsize=9)
+        axes[2].axhline(1 / 7, color=GREY, lw=0.8, ls=":")
+        axes[2].set(xlabel="spatial frequency, cycles per pixel", ylabel="Fourier ring correlation", ylim=(-0.1, 1.02))
+        axes[2].set_title("odd against even frames, denoised apart", fontsize=9)
     for ax in axes:
-        ax.legend(fontsize=8, frameon=False)
         ax.spines[["top", "right"]].set_visible(False)
+    axes[1].legend(fontsize=8, frameon=False)
 
 
 def training(path: Path, panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]) -> Path:

@@ -40,7 +40,7 @@ ROWS: tuple[tuple[str, Callable[[Reading], float], str, str], ...] = (
         "as raw",
     ),
     ("pixel noise, counts", lambda r: r.spectrum.noise_sd, ".1f", "small, without leaks"),
-    ("pixel t1", lambda r: r.t1, ".3f", "near 1: no noise, or smoothed"),
+    ("pixel t1", lambda r: r.t1, ".3f", "near 1, or smoothed"),
     ("dF/F noise nu, %/√Hz", lambda r: r.nu, ".2f", "small, without leaks"),
     ("look-ahead, frames", lambda r: NAN if r.lookahead is None else r.lookahead, ".0f", ""),
     ("ms per frame", lambda r: NAN if r.ms_per_frame is None else r.ms_per_frame, ".2f", "below the interval"),
@@ -73,6 +73,7 @@ def _caption(seen: Examination) -> str:
     text = f"Detector: gain {noise.gain:.1f} counts per photon, zero {noise.zero:.0f}, noise x1 {own.x1:.3f}, y1 {own.y1:.3f}. "
     if any(reading.halves for reading in seen.readings):
         text += "Detail: where the Fourier ring correlation of odd and even frames, denoised apart, falls below 1/7. "
+    text += "Leaks: signal in the residual; an output that passes the pixel itself on shows one in changes by construction. "
     if rate is None:
         return f"{text}The file says no frame rate: give --fps for nu."
     return f"{text}nu: brightest quarter of 8 x 8 px tiles, {rate:g} frames/s."

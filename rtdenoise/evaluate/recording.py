@@ -33,6 +33,8 @@ Counts = NDArray[np.integer | np.floating]
 FEWEST_SCORED = 8
 TILE_PX = 8
 """Side of the squares that stand for cells where no masks are known: about a soma at 1 to 1.5 um per pixel. Engineering choice."""
+N_SMOOTHED = 5
+"""Frames that are averaged to see which tile changes. Engineering choice."""
 BRIGHT_TILES = 0.25
 """Share of the tiles, the brightest of the raw movie, that traces are taken from. Engineering choice."""
 
@@ -61,6 +63,7 @@ class Reading:
 
     residual: of raw - output, None for raw.  halves: None where the other half was not denoised.  t1: correlation of single pixels
     with the next frame.  nu: noise of dF/F traces, % per sqrt(Hz), nan without a frame rate or light.  mean, frame: pictures.
+    trace: mean of the tile that changes most, counts.
     """
 
     label: str
@@ -71,6 +74,7 @@ class Reading:
     nu: float
     mean: NDArray[np.float32]
     frame: NDArray[np.float32]
+    trace: NDArray[np.float64]
     lookahead: int | None = None
     ms_per_frame: float | None = None
     engine: str | None = None
@@ -173,6 +177,7 @@ def read(
         nu=_tile_noise(raw, seen, noise.zero, recorded.frame_rate_hz),
         mean=seen.mean(axis=0, dtype=np.float64).astype(np.float32),
         frame=seen[len(seen) // 2].astype(np.float32),
+        trace=_tiles(seen)[:, _liveliest(raw)],
         lookahead=lookahead,
         ms_per_frame=stream.ms_per_frame if stream else None,
         engine=stream.engine.backend if stream else None,
@@ -193,6 +198,14 @@ def _tile_noise(raw: Counts, seen: Counts, zero: float, frame_rate_hz: float | N
     if frame_rate_hz is None or not np.isfinite(zero) or np.median(traces) <= 0:
         return float("nan")
     return float(np.median(trace_noise(delta_f_over_f(traces), frame_rate_hz)))
+
+
+def _liveliest(raw: Counts) -> int:
+    """The tile of the raw movie that changes most over some frames, where its noise has averaged out."""
+    tiles = _tiles(raw)
+    n = max(1, len(tiles) // N_SMOOTHED)
+    smooth = tiles[: n * N_SMOOTHED].reshape(n, -1, tiles.shape[1]).mean(axis=1)
+    return int(np.argmax(smooth.std(axis=0)))
 
 
 def _tiles(movie: Counts) -> NDArray[np.float64]:
