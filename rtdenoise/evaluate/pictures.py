@@ -76,9 +76,16 @@ def _name(axes: Axes, points: Sequence[tuple[int, float, str, str]]) -> None:
         while any(abs(at_x - px) < LABEL_WIDTH and abs(free_y - py) < LABEL_HEIGHT for px, py in placed):
             free_y += LABEL_HEIGHT / 4
         placed.append((at_x, free_y))
-        place = {"xytext": (at_x + 0.015, free_y), "textcoords": "axes fraction", "va": "center"}
-        line = {"arrowstyle": "-", "lw": 0.4, "color": colour, "shrinkA": 0, "shrinkB": 0}
-        axes.annotate(label, (x, y), **place, fontsize=7, color=colour, arrowprops=line)
+        axes.annotate(
+            label,
+            (x, y),
+            (at_x + 0.015, free_y),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=7,
+            color=colour,
+            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": colour, "shrinkA": 0, "shrinkB": 0},
+        )
 
 
 def _shown(board: Board) -> list[Standing]:
