@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from torch import Tensor, nn
 
 from rtdenoise import bundle as bundles
 from rtdenoise import cli, registry
@@ -133,12 +135,40 @@ def test_code_in_a_checkpoint_is_not_executed(run: Run, tmp_path: Path) -> None:
     assert "executed, which no weights need" in complaint
 
 
-def test_a_network_of_fixed_units_is_never_calibrated(run: Run, tmp_path: Path) -> None:
-    torch.save(golden_rule.case("umvd_n5_level64_40x48").state_dict(), tmp_path / "calcium.pth")
-    imported = tmp_path / "imported"
-    assert run("import", tmp_path / "calcium.pth", "--method", "umvd", "--out", imported, "--set", "level=64")[0] == 0
-    recorded = bundles.read(imported).manifest.normalization
+class Denoiser(nn.Module):
+    """Pickles like the authors' network: tensors in nested modules, the filter an ordinary attribute (sheet A 5.7)."""
+
+    def __init__(self, state: dict[str, Tensor]) -> None:
+        super().__init__()
+        for name in dict.fromkeys(key.split(".")[0] for key in state):
+            inner = {key.removeprefix(f"{name}."): t for key, t in state.items() if key.startswith(f"{name}.")}
+            if list(inner) == ["weight"]:
+                self.register_module(name, Denoiser({}))
+                self.get_submodule(name).weight = nn.Parameter(inner["weight"])
+            else:
+                self.register_module(name, Denoiser(inner))
+
+
+def test_a_whole_network_in_a_file_brings_its_filter_and_fixed_units(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = golden_rule.case("umvd_n5_level1_odd_41x39")
+    network = Denoiser(case.state_dict())
+    network.n_f, network.weights = 5, torch.tensor([1, 0.5, 0, 0.5, 1])  # type: ignore[assignment]
+    gone = types.ModuleType("model")
+    monkeypatch.setattr(gone, "Denoiser", Denoiser, raising=False)
+    monkeypatch.setattr(Denoiser, "__module__", "model")
+    monkeypatch.setitem(sys.modules, "model", gone)
+    torch.save([network], tmp_path / "calcium.pt")
+    monkeypatch.delitem(sys.modules, "model")
+    code, _, complaint = run("import", tmp_path / "calcium.pt", "--method", "umvd", "--out", tmp_path / "imported")
+    assert code == 0, complaint
+    bundle = bundles.read(tmp_path / "imported")
+    recorded = bundle.manifest.normalization
     assert (recorded.rule, recorded.offset, recorded.scale) == ("fixed", 0, 255)
+    assert bundle.manifest.provenance["facts"] == {"level": 1}
+    gap = run_graph(bundle, golden_rule.frames((5, 1, 41, 39)).swapaxes(0, 1)) - case.arrays["out"]
+    assert np.abs(gap).max() / case.arrays["out"].std() < FP32
 
 
 @pytest.fixture(scope="module")
