@@ -43,9 +43,14 @@ class UmvdTask:
         return Losses(total, {self._error: float(total.detach())})
 
     def schedule(self, progress: float) -> float:
-        """1/2, 1/4 and, for the last fifth, 1/8 of the learning rate (sheet A 5.4)."""
-        return 0.5 ** (1 + int(min(progress, 1.0) * EPOCHS) // HALVED_EVERY)
+        """See `published_schedule`."""
+        return published_schedule(progress)
 
     def optimizer(self, network: Network, learning_rate: float, scale: float) -> torch.optim.Optimizer:
         """Adam (sheet A 5.4)."""
         return torch.optim.Adam(network.parameters(), lr=learning_rate)
+
+
+def published_schedule(progress: float) -> float:
+    """1/2, 1/4 and, for the last fifth, 1/8 of the learning rate (sheet A 5.4)."""
+    return 0.5 ** (1 + int(min(progress, 1.0) * EPOCHS) // HALVED_EVERY)
