@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from rtdenoise import bundle as bundles
 from rtdenoise.errors import ConfigError, FileFormatError
 from rtdenoise.export import load_network
 from rtdenoise.methods import base
-from rtdenoise.train import card, check, movies, run, state, train
+from rtdenoise.train import card, movies, run, state, train
 from rtdenoise.train.begin import begin
 from rtdenoise.train.loop import Training
 from rtdenoise.train.recipe import load
@@ -114,17 +113,6 @@ def test_the_cosine_schedule_ends_near_zero(folder: Path) -> None:
     assert training.learning_rate() == 2e-3
     training.step = 7
     assert 0 < training.learning_rate() < 1e-4
-
-
-def test_a_simulated_recipe_is_validated_against_the_truth(tmp_path: Path) -> None:
-    simulated = 'preset = "calcium"\nseeds = [{seed}]\nsnr_db = [3.0]\nshape = [64, 64]\nn_frames = 12\n'
-    text = RECIPE.format(steps=2).replace('movies = ["*.tif"]', "[[data.simulated]]\n" + simulated.format(seed=1))
-    text += "[[validate_on]]\n" + simulated.format(seed=2)
-    (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
-    train(tmp_path, quiet=True)
-    entries = json.loads((tmp_path / run.LOG).read_text(encoding="utf-8"))
-    assert [entry["step"] for entry in entries] == [2]
-    assert np.isfinite(entries[0]["gain_db"]["calcium seed 2 3 dB"])
 
 
 def test_zarr_and_tiff_give_the_same_movie(folder: Path) -> None:

@@ -87,5 +87,5 @@ def test_the_command_under_torchrun_writes_one_bundle_and_learns_alike(tmp_path:
     alone = begin(recipe, base.load("fast"), movies.gather(recipe.data, tmp_path))
     while not alone.over:
         alone.advance()
-    # Other pixels are dealt out in each process than in one: on these movies the loss of two seeds differs by 1 %.
-    assert curve["curve"][-1]["validation_loss"] == pytest.approx(alone.validate(), rel=0.03)
+    # Other pixels are dealt out in each process than in one: on these movies the losses of six seeds are within 0.5 %.
+    assert curve["curve"][-1]["validation_loss"] == pytest.approx(alone.validate(), rel=0.015)
