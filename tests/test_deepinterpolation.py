@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from rtdenoise.checkpoints import read
 from rtdenoise.errors import ConfigError, FileFormatError
 from rtdenoise.frame import WindowSpec
 from rtdenoise.methods import base
 from rtdenoise.methods.base import Batch, Network
 from rtdenoise.train import check, movies
 from tests import golden_rule
+from tests.real_movies import real_movie
 
 DI = base.load("deepinterpolation")
 CASES = golden_rule.names("deepinterpolation_")
@@ -91,6 +94,28 @@ def test_frames_of_a_checkpoint_may_be_dealt_to_before_and_after() -> None:
     assert network.unseen == (30, 31, 32)
     with pytest.raises(FileFormatError, match=r"sees 60 frames, not 10 \+ 10"):
         imported(case, pre=10, post=10)
+
+
+def test_a_network_of_another_form_is_told_from_its_shapes() -> None:
+    """One pooling, two convolutions below it, and a readout of 3 x 3 that merges the only skip."""
+    assert DI.from_upstream is not None
+    tensors = read(real_movie("checkpoints/astrocast_2p_invivo_input_size_64_64.h5")).tensors
+    network = DI.from_upstream(tensors)
+    assert network.window == WindowSpec(11, (5,))
+    assert sum(p.numel() for p in network.parameters()) == 59_201
+    x = torch.randn(1, 11, 16, 16, generator=torch.Generator().manual_seed(0))
+    kernels = [t.permute(3, 2, 0, 1) if t.ndim == 4 else t for t in tensors.values()]
+    y = torch.cat([x[:, :5], x[:, 6:]], 1)
+    with torch.no_grad():
+        skip = functional.relu(functional.conv2d(y, *kernels[0:2], padding=1))
+        y = functional.relu(functional.conv2d(functional.max_pool2d(skip, 2), *kernels[2:4], padding=1))
+        y = (
+            functional.relu(functional.conv2d(y, *kernels[4:6], padding=1))
+            .repeat_interleave(2, -1)
+            .repeat_interleave(2, -2)
+        )
+        y = functional.conv2d(torch.cat([y, skip], 1), *kernels[6:8], padding=1)
+        torch.testing.assert_close(network(x), y)
 
 
 @pytest.mark.parametrize(
