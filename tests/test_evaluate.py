@@ -151,6 +151,9 @@ def test_what_a_bundle_is_meant_for_comes_from_what_it_learned_from() -> None:
         (["-m", "nowhere"], "nowhere: no bundle here"),
         (["--against", "x.tif"], "need the raw MOVIE"),
         (["x.tif", "--truth", "y"], "goes with --against"),
+        (["x.tif", "--all"], "are for simulated movies; leave MOVIE out"),
+        (["x.tif", "--against", "y.tif", "-m", DEMO], "leave -m out"),
+        (["-m", DEMO, "--json", "nowhere/x.json"], "there is no folder"),
     ],
 )
 def test_what_cannot_be_evaluated_is_said_at_once(words: list[object], message: str) -> None:

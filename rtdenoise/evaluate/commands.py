@@ -23,7 +23,6 @@ from rtdenoise.errors import ConfigError, FileFormatError, MissingExtraError
 from rtdenoise.evaluate import contestants, external, folder, page, readings, tables
 from rtdenoise.evaluate import recording as recordings
 from rtdenoise.evaluate.compete import MovieChoice, compete
-from rtdenoise.evaluate.contestants import Contestant
 from rtdenoise.evaluate.standings import Board, boards
 from rtdenoise.settings import EngineSettings
 from rtdenoise.simulate import preset as simulation
@@ -42,7 +41,10 @@ class Outputs:
     page: Path | None = None
 
     def check(self) -> None:
-        """Raises MissingExtraError when pictures are wanted and matplotlib is not there: now, not after minutes."""
+        """Raises FileFormatError or MissingExtraError for what could not be written: now, not after minutes."""
+        for path in (self.json, self.png, self.page):
+            if path is not None and not path.absolute().parent.is_dir():
+                raise FileFormatError(f"{path}: there is no folder {path.absolute().parent}; make it first")
         if (self.png or self.page) and find_spec("matplotlib") is None:
             raise MissingExtraError("matplotlib", "evaluate")
 
@@ -69,6 +71,9 @@ class Asked:
     first_seed: int
     size: int | None
     frames: int | None
+    backend: str = "auto"
+    processes: int = 1
+    wide: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -88,17 +93,13 @@ class Reading:
         )
 
 
-def leaderboard(
-    console: Console, err: Console, asked: Asked, saved: Outputs, *, backend: str, processes: int, wide: bool
-) -> None:
+def leaderboard(console: Console, err: Console, asked: Asked, saved: Outputs) -> None:
     """Every model beside every untrained filter. Raises ConfigError, BundleError, EngineError or MissingExtraError."""
     saved.check()
     models = _models(asked)
     made = list[Board]()
     for preset in asked.presets or _presets(models):
-        here = [model for model in models if asked.models or contestants.meant_for(model) in (preset, None)]
-        competing = [output for model in here for output in contestants.outputs_of(model)]
-        made += _on_preset(console, err, asked, preset, competing, backend, processes, wide)
+        made += _on_preset(console, err, asked, preset, models)
     command = command_line()
     saved.save_json(console, tables.report(made, command))
     pictures = _draw(saved, made)
@@ -108,23 +109,18 @@ def leaderboard(
         _say(console, page.write(saved.page, made, pictures, models, command))
 
 
-def _on_preset(
-    console: Console,
-    err: Console,
-    asked: Asked,
-    preset: str,
-    competing: Sequence[Contestant],
-    backend: str,
-    processes: int,
-    wide: bool,
-) -> list[Board]:
+def _on_preset(console: Console, err: Console, asked: Asked, preset: str, models: Sequence[Bundle]) -> list[Board]:
+    """The models that are meant for it; with names on the command line, all of them."""
+    here = [model for model in models if asked.models or contestants.meant_for(model) in (preset, None)]
+    everyone = [*contestants.untrained(), *(output for model in here for output in contestants.outputs_of(model))]
     choices = movies(asked, preset)
-    everyone = [*contestants.untrained(), *competing]
     with _bar(err, f"{preset}: {len(everyone)} outputs, {len(choices)} movies") as progress:
-        results = compete(everyone, choices, backend=backend, processes=processes, progress=progress)
+        results = compete(everyone, choices, backend=asked.backend, processes=asked.processes, progress=progress)
     made = boards(results)
     for board in made:
-        console.print(tables.table(board, wide=wide))
+        console.print(tables.table(board))
+        if asked.wide:
+            console.print(tables.wide(board))
         for line in tables.sentences(board):
             console.print(line, highlight=False, soft_wrap=True)
     return made

@@ -10,6 +10,7 @@ from pathlib import Path
 from rtdenoise import machine
 from rtdenoise.bundle import Bundle
 from rtdenoise.errors import FileFormatError
+from rtdenoise.evaluate.contestants import meant_for
 from rtdenoise.evaluate.standings import GROUPS, Board, Group, Standing, best
 from rtdenoise.evaluate.tables import figure, is_to_beat, spread, title
 
@@ -35,7 +36,7 @@ def write(
     """The page. pictures: preset -> picture beside it.  models: linked to their cards where these lie beside the page."""
     names = {bundle.name: path.parent / bundle.name / "card.md" for bundle in models}
     links = {name: f"[{name}]({name}/card.md)" for name, card in names.items() if card.is_file()}
-    parts = [_introduction(boards, command)]
+    parts = [_introduction(boards, command), _overview(boards, models, links)]
     for preset in dict.fromkeys(board.preset for board in boards):
         here = [board for board in boards if board.preset == preset]
         parts.append(f"## {preset.capitalize()}\n")
@@ -47,6 +48,25 @@ def write(
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be written: {error}") from None
     return path
+
+
+def _overview(boards: Sequence[Board], models: Sequence[Bundle], links: Mapping[str, str]) -> str:
+    """One line per model: what it is for, and where it beats the filters."""
+    lines = ["| model | method | learned from | wait, frames | size | beats the filters |", "|---|---|---|---|---|---|"]
+    for model in models:
+        outputs = [(b, s) for b in boards for s in b.standings if s.contestant.label == model.name]
+        wins = [f"{board.preset} {board.snr_in_db:.0f} dB" for board, s in outputs if s.verdict and s.verdict.beats]
+        wait = str(outputs[0][1].contestant.lookahead) if outputs else "-"
+        size_mb = sum((model.path / file).stat().st_size for file in model.manifest.checksums) / 1e6
+        facts = (
+            model.manifest.method,
+            meant_for(model) or "-",
+            wait,
+            f"{size_mb:.1f} MB",
+            ", ".join(wins) or "nowhere",
+        )
+        lines.append("| " + " | ".join([links.get(model.name, model.name), *facts]) + " |")
+    return "\n".join([*lines, ""])
 
 
 def _beside(picture: Path, page: Path) -> str:
@@ -90,7 +110,4 @@ def _marked(board: Board, standing: Standing, measure: str, form: str) -> str:
     text = figure(standing[measure], form)
     if best(board.of(standing.group), measure) is standing:
         text = f"**{text}**"
-    star = (
-        measure in ("psnr", "dynamic_snr") and not standing.contestant.trained and is_to_beat(board, standing, measure)
-    )
-    return f"{text} \\*" if star else text
+    return f"{text} \\*" if is_to_beat(board, standing, measure) else text

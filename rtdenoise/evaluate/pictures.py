@@ -53,7 +53,10 @@ def _against_lookahead(axes: Axes, board: Board, measure: str) -> None:
     for standing in shown:
         marker = "o" if standing.contestant.trained else "s"
         axes.plot(standing.contestant.lookahead, standing[measure], marker, ms=5, color=_colour(standing))
+    axes.spines[["top", "right"]].set_visible(False)
     filters = [s for s in shown if not s.contestant.trained]
+    if not filters:  # a movie that stands still has no dynamic SNR
+        return
     waits = sorted({s.contestant.lookahead for s in board.standings})
     to_beat = [best([f for f in filters if f.contestant.lookahead <= wait], measure)[measure] for wait in waits]
     axes.step(waits, to_beat, where="post", color=GREY, lw=0.9, ls=":")
@@ -62,7 +65,6 @@ def _against_lookahead(axes: Axes, board: Board, measure: str) -> None:
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     axes.set_xlim(-0.3, 2 * max(*waits, 3))
-    axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e5e5e5", lw=0.6)
     _name(axes, [(s.contestant.lookahead, s[measure], s.contestant.label, _colour(s)) for s in shown])
 
@@ -114,7 +116,8 @@ def _examples(area: Any, board: Board, shown: Sequence[Standing]) -> None:
             trace.plot(seen.trace, color=colour, lw=0.5)
             trace.plot(truth.trace, color=INK, lw=0.7, alpha=0.6)
             low, high = truth.trace.min(), truth.trace.max()
-            trace.set_ylim(low - 0.4 * (high - low), high + 0.4 * (high - low))
+            margin = 0.4 * (high - low) or 1.0
+            trace.set_ylim(low - margin, high + margin)
 
 
 def _glimpse(standing: Standing) -> Glimpse:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -20,8 +20,13 @@ WIDE = (
     ("trace r", "roi_r", ".3f"),
     ("pixel r", "pixel_r", ".3f"),
     ("peak", "peak_ratio", ".2f"),
-    ("precision", "precision", ".3f"),
+    ("prec", "precision", ".3f"),
     ("recall", "recall", ".3f"),
+    ("DynErr", "fluctuation_error", ".1f"),
+)
+WIDE_LEGEND = (
+    "SNR: dB, without the offset. trace r: correlation with the true trace, median cell. pixel r: over time, the 10 % most dynamic pixels. "
+    "peak: height of the largest event, of the true one. prec, recall: events. DynErr: error of changes, counts."
 )
 LEGEND = (
     "wait: look-ahead in frames (ms). PSNR, DynSNR (of changes alone): dB. F1: events at the best threshold. ms: per frame, one thread. "
@@ -29,21 +34,31 @@ LEGEND = (
 )
 
 
-def table(board: Board, *, wide: bool = False) -> Table:
+def table(board: Board) -> Table:
     """One row per contestant, grouped by look-ahead."""
-    columns = (*COLUMNS, *WIDE) if wide else COLUMNS
-    out = Table(
-        title=title(board), caption=f"{LEGEND} {spread(board)}", caption_justify="left", box=None, pad_edge=False
-    )
+    out = _grouped(board, ("wait", *(heading for heading, _, _ in COLUMNS), "ms", "beats"), _cells)
+    out.title, out.caption = title(board), f"{LEGEND} {spread(board)}"
+    return out
+
+
+def wide(board: Board) -> Table:
+    """The other measures, in the same order."""
+    out = _grouped(board, tuple(heading for heading, _, _ in WIDE), _wide_cells)
+    out.title, out.caption = title(board), WIDE_LEGEND
+    return out
+
+
+def _grouped(board: Board, headings: Sequence[str], cells: Callable[[Board, Standing], list[str]]) -> Table:
+    out = Table(caption_justify="left", box=None, pad_edge=False)
     out.add_column("", no_wrap=True)
-    for heading in ("wait", *(heading for heading, _, _ in columns), "ms", "beats"):
+    for heading in headings:
         out.add_column(heading, justify="right", no_wrap=True)
     for group in GROUPS:
         standings = board.of(group)
         if standings:
             out.add_row(f"[dim]{group.title}[/dim]")
         for standing in standings:
-            out.add_row(*_cells(board, standing, columns))
+            out.add_row(standing.contestant.label, *cells(board, standing))
     return out
 
 
@@ -96,7 +111,8 @@ def figure(value: float, form: str) -> str:
 
 def is_to_beat(board: Board, standing: Standing, measure: str) -> bool:
     """Whether this filter is the one that models of its own or a more patient group are measured against."""
-    return any(standing is board.best_rival(group, measure) for group in groups_with_models(board))
+    asked = measure in ("psnr", "dynamic_snr") and math.isfinite(standing[measure])
+    return asked and any(standing is board.best_rival(group, measure) for group in groups_with_models(board))
 
 
 def groups_with_models(board: Board) -> list[Group]:
@@ -105,17 +121,21 @@ def groups_with_models(board: Board) -> list[Group]:
     return judged or [group for group in GROUPS if board.of(group)]
 
 
-def _cells(board: Board, standing: Standing, columns: Sequence[tuple[str, str, str]]) -> list[str]:
+def _cells(board: Board, standing: Standing) -> list[str]:
     who = standing.contestant
     wait = f"{who.lookahead} ({standing.ms_late:.0f})" if who.lookahead else "0"
-    figures = [_marked(board, standing, name, form) for _, name, form in columns]
+    figures = [_marked(board, standing, name, form) for _, name, form in COLUMNS]
     beats = ("[green]yes[/green]" if standing.verdict.beats else "no") if standing.verdict else ""
-    return [who.label, wait, *figures, f"{standing.ms_per_frame:.1f}", beats]
+    return [wait, *figures, f"{standing.ms_per_frame:.1f}", beats]
+
+
+def _wide_cells(board: Board, standing: Standing) -> list[str]:
+    return [figure(standing[name], form) for _, name, form in WIDE]
 
 
 def _marked(board: Board, standing: Standing, measure: str, form: str) -> str:
     text = figure(standing[measure], form)
-    if measure in ("psnr", "dynamic_snr") and not standing.contestant.trained and is_to_beat(board, standing, measure):
+    if is_to_beat(board, standing, measure):
         text = f"{text}*"
     top = best(board.of(standing.group), measure)
     return f"[bold]{text}[/bold]" if top is standing else text

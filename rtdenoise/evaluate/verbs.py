@@ -46,7 +46,7 @@ def evaluate(
     channels: Annotated[int | None, typer.Option(help="Interleaved channels, when the file does not say.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Dataset inside an HDF5 or zarr file.")] = None,
     engine: Backend = "auto",
-    wide: Annotated[bool, typer.Option(help="More columns: SNR, correlations, precision, recall.")] = False,
+    wide: Annotated[bool, typer.Option(help="A second table: SNR, correlations, precision, recall.")] = False,
     json_path: JsonPath = None,
     png: Annotated[Path | None, typer.Option(help="Draw it; with several presets, one picture each.")] = None,
     write: Annotated[
@@ -58,19 +58,26 @@ def evaluate(
 
     saved = commands.Outputs(json_path, png, write)
     reading = commands.Reading(frames, fps, channel, channels, dataset)
+    names, presets, levels = tuple(model or ()), tuple(preset or ()), tuple(snr_db or ())
     if movie is None:
-        if against or truth:
-            raise ConfigError("--against and --truth need the raw MOVIE too")
-        asked = commands.Asked(
-            tuple(model or ()), every, tuple(preset or ()), tuple(snr_db or ()), seeds, first_seed, size, frames
-        )
-        commands.leaderboard(out, err, asked, saved, backend=engine, processes=processes, wide=wide)
-    elif against is not None:
+        _refuse(against or truth, "--against and --truth need the raw MOVIE too")
+        asked = commands.Asked(names, every, presets, levels, seeds, first_seed, size, frames, engine, processes, wide)
+        commands.leaderboard(out, err, asked, saved)
+        return
+    simulated = every or presets or levels or write or wide
+    _refuse(simulated, "--all, --preset, --snr-db, --wide and --write are for simulated movies; leave MOVIE out")
+    if against is not None:
+        _refuse(names, "--against scores a file; leave -m out")
         commands.against(out, movie, against, reading, saved, truth=truth, first_frame=first_frame)
-    elif truth is not None:
-        raise ConfigError("--truth goes with --against; to score a model on simulated movies leave MOVIE out")
-    else:
-        commands.recording(out, err, movie, tuple(model or ()), reading, saved, backend=engine)
+        return
+    _refuse(truth, "--truth goes with --against; to score a model on simulated movies leave MOVIE out")
+    commands.recording(out, err, movie, names, reading, saved, backend=engine)
+
+
+def _refuse(given: object, why: str) -> None:
+    """Raises ConfigError for options that would be overlooked."""
+    if given:
+        raise ConfigError(why)
 
 
 def simulate(
