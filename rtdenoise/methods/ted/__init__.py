@@ -1,6 +1,18 @@
 """TeD: temporal-gradient empowered denoising with Swin transformers, PhotoniX 2025.
 
-Built from the published description; the weights of the authors' code load by name.
+Built from the published description; the weights of the authors' code load by name. Differences, on purpose:
+
+- frames are normalised by the frozen calibration of a field of view, not by mean and sd of the whole movie; rTG, which
+  the authors take from counts, is worked out inside the network from normalised frames and the fact `level`, mean over
+  sd: one number for a network, where theirs follows each movie. It scales rTG's distance from 1, whose effect on the
+  output is 0.1 to 2 % (sheet A 4.9);
+- its divisor is the brightest pixel of whole frames, where the authors' tiles of 128 px each have their own; whole frames
+  also mean one grid of attention windows (0.015 counts rms at a signal of sd 8.7, sheet A 4.9);
+- frames of any size are filled up by mirroring; the authors' code stops unless Y and X are multiples of 8;
+- the mask of shifted windows is carried by query and key (see `WindowAttention`);
+- an rTG divisor at or below zero, as in movies with their offset subtracted, means full trust instead of a division by it;
+- a batch takes crops from several movies and any places, where the authors take one patch per movie and epoch;
+- the task can work the regulariser out less often at the same expectation, and take rTG from the input pixels alone.
 """
 
 from rtdenoise.methods.base import Method

@@ -38,6 +38,13 @@ class Pyramid(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """See the class."""
+        if not self.training:
+            return self._seen(frames)
+        # On CPUs with bfloat16, weight gradients of dilated convolutions over 41 channels come out as NaN (torch 2.13).
+        with torch.autocast(frames.device.type, enabled=False):
+            return self._seen(frames.float())
+
+    def _seen(self, frames: Tensor) -> Tensor:
         seen = [self.active(conv(frames)) for conv in self.dilated]
         return self.merge(torch.cat(seen, dim=1))  # type: ignore[no-any-return]
 
