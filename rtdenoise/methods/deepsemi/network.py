@@ -79,7 +79,7 @@ class DeepSemiNetwork(Network):
         if heads:
             outputs += [fused(maps[i : i + 1], *self._time_head()) for i in range(len(IN_TIME))]
         out = torch.stack(outputs, 1) if heads else outputs[0]
-        return out[..., : frames.shape[-2], : frames.shape[-1]]
+        return trimmed(out, frames)
 
     def looks(self) -> list[Look]:
         """What each direction needs, in the order of the fusion."""
@@ -142,7 +142,7 @@ class Turned(nn.Module):
             looks.append(Look(view, shifts, span, list(zip(tensors[::2], tensors[1::2], strict=True))))
         maps = maps_of(padded(frames), looks, self.kept)
         out = fused(maps, list(self.blocks.buffers()), list(self.rest.buffers()))
-        return out[..., : frames.shape[-2], : frames.shape[-1]]
+        return trimmed(out, frames)
 
 
 def maps_of(frames: Tensor, looks: Sequence[Look], kept: range) -> list[Tensor]:
@@ -164,9 +164,17 @@ def fused(maps: Sequence[Tensor], blocks: Sequence[Tensor], rest: Sequence[Tenso
 
 
 def padded(frames: Tensor) -> Tensor:
-    """Zeros below and on the right up to multiples of 8."""
-    height, width = frames.shape[-2:]
-    return F.pad(frames, (0, -width % EIGHTH, 0, -height % EIGHTH))
+    """Zeros below and on the right up to multiples of 8, at least 16."""
+    # Written as 8 * n - size with n of at least 2, so that an exporter knows the padded size, its half, its quarter;
+    # and without a quotient of a negative number, which ONNX rounds the other way.
+    more = [torch.sym_max((size + EIGHTH - 1) // EIGHTH, 2) * EIGHTH - size for size in frames.shape[-2:]]
+    return F.pad(frames, (0, more[1], 0, more[0]))
+
+
+def trimmed(out: Tensor, frames: Tensor) -> Tensor:
+    """Without what `padded` added to `frames`."""
+    # By padding with less than nothing: the exporter cannot prove that a slice would be inside.
+    return F.pad(out, (0, frames.shape[-1] - out.shape[-1], 0, frames.shape[-2] - out.shape[-2]))
 
 
 def _head(inputs: int, width: int) -> nn.Sequential:
