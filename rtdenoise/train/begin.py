@@ -54,7 +54,9 @@ def _made(recipe: Recipe, method: Method) -> tuple[Network, Task]:
         raise ConfigError(
             f"recipe {recipe.name}: train.crop_px {crop} is below what {method.name} needs, {task.min_crop}"
         )
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for weight in network.parameters():
+        if weight.dim() == 4:  # the kernels of 3-D convolutions have no such layout
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     return network, task
 
 
