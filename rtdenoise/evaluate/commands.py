@@ -27,7 +27,7 @@ from rtdenoise.evaluate.standings import Board, boards
 from rtdenoise.settings import EngineSettings
 from rtdenoise.simulate import preset as simulation
 
-CALCIUM_PX, CALCIUM_FRAMES = 160, 600
+SQUARE_PX, FRAMES = 160, 1000
 CALCIUM_SNR_DB = (0.0, 10.0)
 """Movies of the leaderboard: enough cells and events to tell models apart within minutes on two cores. Engineering choice."""
 
@@ -41,7 +41,9 @@ class Outputs:
     page: Path | None = None
 
     def check(self) -> None:
-        """Raises FileFormatError or MissingExtraError for what could not be written: now, not after minutes."""
+        """Raises what is wrong with the files now, not after minutes: ConfigError, FileFormatError or MissingExtraError."""
+        if self.png and self.page:
+            raise ConfigError("--write draws its pictures beside the page; leave --png out")
         for path in (self.json, self.png, self.page):
             if path is not None and not path.absolute().parent.is_dir():
                 raise FileFormatError(f"{path}: there is no folder {path.absolute().parent}; make it first")
@@ -129,10 +131,9 @@ def _on_preset(console: Console, err: Console, asked: Asked, preset: str, models
 def movies(asked: Asked, preset: str) -> list[MovieChoice]:
     """The simulated movies of one preset. Raises ConfigError for an unknown one."""
     known = simulation(preset)
-    calcium = known.kind == "calcium"
-    snrs: tuple[float | None, ...] = asked.snr_db or (CALCIUM_SNR_DB if calcium else (known.snr_db,))
-    side = asked.size or (CALCIUM_PX if calcium else None)
-    frames = asked.frames or (CALCIUM_FRAMES if calcium else None)
+    snrs: tuple[float | None, ...] = asked.snr_db or (CALCIUM_SNR_DB if known.kind == "calcium" else (known.snr_db,))
+    side = asked.size or (None if known.kind == "voltage" else SQUARE_PX)  # its strips are short and wide
+    frames = asked.frames or FRAMES
     seeds = range(asked.first_seed, asked.first_seed + asked.seeds)
     return [MovieChoice(preset, seed, snr, (side, side) if side else None, frames) for snr in snrs for seed in seeds]
 

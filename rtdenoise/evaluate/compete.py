@@ -26,7 +26,8 @@ Span = tuple[int, int]
 FEWEST_SCORED = 10
 MOVIES_KEPT = 4
 """Simulated movies that a process remembers: the seeds of one input SNR."""
-CROP_PX = 96
+CROP_PX, TRACE_FRAMES = 96, 240
+"""What a person is shown of a movie. Engineering choices."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -50,7 +51,7 @@ class MovieChoice:
 
 @dataclass(slots=True, frozen=True)
 class Glimpse:
-    """What a person looks at. crop: (y, x) of one frame where much happens.  trace: mean of the most active cell, empty without cells."""
+    """What a person looks at. crop: (y, x) of one frame where much happens.  trace: mean of the most active cell around that time, empty without cells."""
 
     crop: NDArray[np.float32]
     trace: NDArray[np.float64]
@@ -180,7 +181,8 @@ def glimpse(movie: Simulated, frames: NDArray[np.float32], span: Span) -> Glimps
     window = tuple(
         _around(int(np.mean(c)) if len(c) else n // 2, n) for c, n in zip((rows, cols), clean.shape[1:], strict=True)
     )
-    trace = frames[:, rows, cols].mean(axis=1, dtype=np.float64) if len(rows) else np.empty(0)
+    part = slice(max(at - TRACE_FRAMES // 2, 0), at + TRACE_FRAMES // 2)
+    trace = frames[part, rows, cols].mean(axis=1, dtype=np.float64) if len(rows) else np.empty(0)
     return Glimpse(frames[at][window].copy(), trace)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +40,7 @@ def write(
         here = [board for board in boards if board.preset == preset]
         parts.append(f"## {preset.capitalize()}\n")
         if preset in pictures:
-            parts.append(f"![{preset}: quality against look-ahead, and examples]({_beside(pictures[preset], path)})\n")
+            parts.append(f"![{preset}: quality against look-ahead, and examples]({pictures[preset].name})\n")
         parts.extend(_section(board, links) for board in here)
     try:
         path.write_text("\n".join(parts), encoding="utf-8", newline="\n")
@@ -67,10 +66,6 @@ def _overview(boards: Sequence[Board], models: Sequence[Bundle], links: Mapping[
         )
         lines.append("| " + " | ".join([links.get(model.name, model.name), *facts]) + " |")
     return "\n".join([*lines, ""])
-
-
-def _beside(picture: Path, page: Path) -> str:
-    return Path(os.path.relpath(picture, page.parent)).as_posix()
 
 
 def _introduction(boards: Sequence[Board], command: str) -> str:

@@ -60,7 +60,7 @@ def _against_lookahead(axes: Axes, board: Board, measure: str) -> None:
     waits = sorted({s.contestant.lookahead for s in board.standings})
     to_beat = [best([f for f in filters if f.contestant.lookahead <= wait], measure)[measure] for wait in waits]
     axes.step(waits, to_beat, where="post", color=GREY, lw=0.9, ls=":")
-    axes.set_xscale("symlog", linthresh=2)
+    axes.set_xscale("symlog", linthresh=2, linscale=0.5)
     ticks = sorted({0, 1, 2, 3, *waits})
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
