@@ -51,7 +51,10 @@ class MovieChoice:
 
 @dataclass(slots=True, frozen=True)
 class Glimpse:
-    """What a person looks at. crop: (y, x) of one frame where much happens.  trace: mean of the most active cell around that time, empty without cells."""
+    """What a person looks at. crop: (y, x) of one frame where much happens.
+
+    trace: mean of the most active cell around that time, empty without cells.
+    """
 
     crop: NDArray[np.float32]
     trace: NDArray[np.float64]

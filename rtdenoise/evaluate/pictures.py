@@ -32,7 +32,7 @@ PER_ROW = 6
 def leaderboard(path: Path, boards: Sequence[Board]) -> Path:
     """PSNR and dynamic SNR against look-ahead, a column per input SNR; below, what each model makes of one place and cell."""
     shown = _shown(boards[0])
-    n_rows = -(-len(shown) // PER_ROW)
+    n_rows = -(-(len(shown) + 1) // PER_ROW)  # the truth comes first
     width, above, below = 2.6 * PER_ROW, 5.6, 3.1 * n_rows
     figure = Figure(figsize=(width, above + below), layout="constrained", dpi=DPI)
     top, bottom = _split(figure, above, below)
