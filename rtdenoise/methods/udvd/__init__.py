@@ -2,8 +2,8 @@
 
 Built from the published description; the weights of the authors' code load by name. Differences, on purpose:
 
-- the kernels turn, not the frames: any frame size runs as it is, where the authors mirror frames out to a square and
-  turn four copies of them. On square frames both give the same numbers;
+- frames are mirrored and kernels transposed, no frame is turned: any frame size runs as it is, where the authors mirror
+  frames out to a square and turn four copies of them. On square frames both give the same numbers;
 - frames are normalised by a frozen mean and sd; the authors divide 8-bit frames by 255, and so do bundles made from
   their weights;
 - crops from several movies make a batch, each mirrored and reversed in time on its own (the authors do so for single

@@ -1,7 +1,8 @@
-"""U-Nets that look in one direction only: up, left, down or right.
+"""A U-Net that sees only what lies above, or only what lies to the left.
 
-Each direction is the upward network on a turned frame. Here the frame stays and everything else turns: kernels,
-padding, and where the 2x2 blocks of a pooling begin in frames of odd size.
+The published network looks up, on copies of the frame turned by 0, 90, 180 and 270 degrees. A quarter turn is a mirroring
+and a transposition, and transposing the kernels serves as well as transposing the frame. So two copies of the frame
+are looked at upwards and two to the left, all in the frame's own shape; `mirrored` makes them and takes them back.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from torch import Tensor, nn
 
 SLOPE = 0.1
 """Of the leaky ReLU (sheet A 6.2)."""
-DIRECTIONS = range(4)
-"""What is seen of a frame: above, left, below, right (the authors turn the frame by 0, 90, 180, 270 degrees)."""
-UP, LEFT, DOWN, RIGHT = DIRECTIONS
-
-_SIDES = {UP: (0, 0, 1, 0), LEFT: (1, 0, 0, 0), DOWN: (0, 0, 0, 1), RIGHT: (0, 1, 0, 0)}
-"""The side that is looked to, in the order of padding: left, right, top, bottom."""
+UP, LEFT = 2, 3
+"""The axis along which a network looks, towards its beginning."""
+DIRECTIONS = 4
+"""Turns of 0, 90, 180 and 270 degrees: what is seen lies above, to the left, below, to the right."""
+_MIRRORED: tuple[tuple[int, ...], ...] = ((), (2,), (2, 3), (3,))
+"""Axes to mirror for each direction, before the network looks up, left, up, left."""
 
 
 class BlindConv(nn.Module):
-    """3x3 convolution and leaky ReLU, whose output sees its own row (or column) and those on one side only.
+    """3x3 convolution and leaky ReLU, whose output sees its own row and the two above (or columns to the left).
 
-    Beyond that side there is 0, beyond the two sides next to it the border repeats (sheet A 6.2).
+    Beyond them there is 0, beyond the two borders next to that one the border repeats (sheet A 6.2).
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -35,33 +36,32 @@ class BlindConv(nn.Module):
         # He's for the leaky ReLU: without biases and norms a smaller start would fade away. Engineering choice.
         nn.init.kaiming_normal_(self.weight, SLOPE)
 
-    def forward(self, x: Tensor, direction: int) -> Tensor:
+    def forward(self, x: Tensor, axis: int) -> Tensor:
         """See the class."""
-        aside = (0, 0, 1, 1) if direction in (LEFT, RIGHT) else (1, 1, 0, 0)
-        ahead = [2 * side for side in _SIDES[direction]]
+        aside, ahead = ((1, 1, 0, 0), (0, 0, 2, 0)) if axis == UP else ((0, 0, 1, 1), (2, 0, 0, 0))
         x = F.pad(F.pad(x, aside, mode="replicate"), ahead)
-        return F.leaky_relu(F.conv2d(x, self.kernel(direction)), SLOPE)
+        return F.leaky_relu(F.conv2d(x, self.kernel(axis)), SLOPE)
 
-    def kernel(self, direction: int) -> Tensor:
-        """The weights for one direction."""
-        return torch.rot90(self.weight, direction, (2, 3))
+    def kernel(self, axis: int) -> Tensor:
+        """The weights to look up or to the left."""
+        return self.weight if axis == UP else self.weight.transpose(2, 3)
 
 
-class TurnedConv(BlindConv):
-    """The same with kernels that were turned beforehand."""
+class ReadyConv(BlindConv):
+    """The same with both kernels made beforehand."""
 
     def __init__(self, conv: BlindConv) -> None:
         nn.Module.__init__(self)
-        turned = [nn.Parameter(conv.kernel(d).detach().contiguous(), requires_grad=False) for d in DIRECTIONS]
-        self.kernels = nn.ParameterList(turned)
+        kernels = [conv.kernel(axis).detach().clone(memory_format=torch.contiguous_format) for axis in (UP, LEFT)]
+        self.kernels = nn.ParameterList(nn.Parameter(kernel, requires_grad=False) for kernel in kernels)
 
-    def kernel(self, direction: int) -> Tensor:
+    def kernel(self, axis: int) -> Tensor:
         """See the class."""
-        return self.kernels[direction]  # type: ignore[no-any-return]
+        return self.kernels[axis - UP]  # type: ignore[no-any-return]
 
 
 class BlindUNet(nn.Module):
-    """`(B, inputs, Y, X)` -> `(B, outputs, Y, X)`, looking to one side; the own row counts as seen until `beyond`.
+    """`(B, inputs, Y, X)` -> `(B, outputs, Y, X)`; of its own row (column) all is seen.
 
     width: maps of the encoder.  wide: of the bottom and the decoder.
     """
@@ -74,53 +74,44 @@ class BlindUNet(nn.Module):
         self.dec2 = _chain(2 * width, wide, wide, wide, wide)
         self.dec1 = _chain(wide + inputs, wide, wide, wide, outputs)
 
-    def forward(self, x: Tensor, direction: int) -> Tensor:
+    def forward(self, x: Tensor, axis: int) -> Tensor:
         """See the class."""
-        half = pooled(_run(self.enc1, x, direction), direction)
-        quarter = pooled(_run(self.enc2, half, direction), direction)
-        deep = _run(self.enc3, quarter, direction)
-        middle = _run(self.dec2, torch.cat([doubled(deep, half, direction), half], 1), direction)
-        return _run(self.dec1, torch.cat([doubled(middle, x, direction), x], 1), direction)
+        half = _pooled(_run(self.enc1, x, axis), axis)
+        deep = _run(self.enc3, _pooled(_run(self.enc2, half, axis), axis), axis)
+        middle = _run(self.dec2, torch.cat([_doubled(deep, half), half], 1), axis)
+        return _run(self.dec1, torch.cat([_doubled(middle, x), x], 1), axis)
+
+    def ready(self) -> BlindUNet:
+        """The same network, both kernels of every convolution made beforehand."""
+        network = deepcopy(self)
+        for chain in network.children():
+            for name, conv in list(chain.named_children()):
+                setattr(chain, name, ReadyConv(conv))  # type: ignore[arg-type]
+        return network
 
 
-def turned_beforehand(unet: BlindUNet) -> BlindUNet:
-    """The same network, its kernels turned once and for all."""
-    unet = deepcopy(unet)
-    for chain in unet.children():
-        for name, conv in list(chain.named_children()):
-            if isinstance(conv, BlindConv):
-                setattr(chain, name, TurnedConv(conv))
-    return unet
+def mirrored(x: Tensor, direction: int) -> Tensor:
+    """The frame as the network of this direction takes it, and back again."""
+    axes = _MIRRORED[direction]
+    return x.flip(axes) if axes else x
 
 
-def beyond(x: Tensor, direction: int) -> Tensor:
-    """Moved by one pixel, so that what saw its own row sees only those beyond; 0 comes in."""
-    height, width = x.shape[-2:]
-    left, right, top, bottom = _SIDES[direction]
-    kept = x[..., bottom : height - top, right : width - left]
-    return F.pad(kept, (left, right, top, bottom))
+def beyond(x: Tensor, axis: int) -> Tensor:
+    """Moved on by one pixel, so that what saw its own row sees only those above; 0 comes in."""
+    return F.pad(x[..., :-1, :], (0, 0, 1, 0)) if axis == UP else F.pad(x[..., :-1], (1, 0, 0, 0))
 
 
-def pooled(x: Tensor, direction: int) -> Tensor:
-    """Maxima of 2x2 blocks of what lies beyond; of an odd size the row or column that is last in the turned frame stays
-    out.
-    """
-    height, width = x.shape[-2:]
-    even_y, even_x = height // 2 * 2, width // 2 * 2
-    moved = beyond(x, direction)
-    # A turned frame begins at the corner that lies ahead on its left.
-    rows = slice(height - even_y, None) if direction in (LEFT, DOWN) else slice(0, even_y)
-    columns = slice(width - even_x, None) if direction in (DOWN, RIGHT) else slice(0, even_x)
-    return F.max_pool2d(moved[..., rows, columns], 2)
+def _pooled(x: Tensor, axis: int) -> Tensor:
+    """Maxima of 2x2 blocks of what lies beyond; a last odd row or column is left out."""
+    return F.max_pool2d(beyond(x, axis), 2)
 
 
-def doubled(x: Tensor, like: Tensor, direction: int) -> Tensor:
-    """Every pixel twice in both axes; 0 where `like` has a row or column more."""
-    x = F.interpolate(x, scale_factor=2.0)
-    more_y, more_x = like.shape[-2] - x.shape[-2], like.shape[-1] - x.shape[-1]
-    top, bottom = (more_y, 0) if direction in (LEFT, DOWN) else (0, more_y)
-    left, right = (more_x, 0) if direction in (DOWN, RIGHT) else (0, more_x)
-    return F.pad(x, (left, right, top, bottom))
+def _doubled(x: Tensor, like: Tensor) -> Tensor:
+    """Every pixel twice in both axes, and 0 where `like` has a row or column more."""
+    height, width = like.shape[-2:]
+    # Sizes are told as what `like` has less what is odd: the exporter can follow that, and not twice a half.
+    odd_y, odd_x = height % 2, width % 2
+    return F.pad(F.interpolate(x, size=(height - odd_y, width - odd_x)), (0, odd_x, 0, odd_y))
 
 
 def _chain(*maps: int) -> nn.ModuleDict:
@@ -128,7 +119,7 @@ def _chain(*maps: int) -> nn.ModuleDict:
     return nn.ModuleDict({f"conv{i}": BlindConv(a, b) for i, (a, b) in enumerate(pairwise(maps), 1)})
 
 
-def _run(chain: nn.ModuleDict, x: Tensor, direction: int) -> Tensor:
+def _run(chain: nn.ModuleDict, x: Tensor, axis: int) -> Tensor:
     for conv in chain.values():
-        x = conv(x, direction)
+        x = conv(x, axis)
     return x

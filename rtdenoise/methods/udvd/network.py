@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from rtdenoise.errors import ConfigError
 from rtdenoise.frame import WindowSpec
 from rtdenoise.methods.base import Deployment, Network, Stages
-from rtdenoise.methods.udvd.halfplane import DIRECTIONS, SLOPE, BlindUNet, beyond, turned_beforehand
+from rtdenoise.methods.udvd.halfplane import DIRECTIONS, LEFT, SLOPE, UP, BlindUNet, beyond, mirrored
 
 FRAMES = 5
 SPAN = 3
 """Frames of the window, and of each run of the first stage (sheet A 6.2)."""
 RUNS = FRAMES - SPAN + 1
+AXES = (UP, LEFT, UP, LEFT)
+"""Along which the network of each direction looks."""
 MIN_SIDE = 4
 """Two 2x2 poolings."""
 
@@ -38,10 +40,10 @@ class UdvdNetwork(Network):
         super().__init__()
         self.window = WindowSpec(size=FRAMES, emits=(FRAMES // 2,))
         self.facts = {"width": width, "wide": wide, "maps": maps, "outputs": outputs}
-        self.stages = Stages(span=SPAN, maps=len(DIRECTIONS) * maps)
+        self.stages = Stages(span=SPAN, maps=DIRECTIONS * maps)
         self.first = BlindUNet(SPAN, maps, width, wide)
         self.second = BlindUNet(RUNS * maps, wide, width, wide)
-        together = len(DIRECTIONS) * wide
+        together = DIRECTIONS * wide
         self.readout = nn.ModuleList(
             [_pointwise(together, together), _pointwise(together, wide), _pointwise(wide, outputs)]
         )
@@ -52,8 +54,8 @@ class UdvdNetwork(Network):
         return self.fuse(torch.cat(self.encode(runs).chunk(RUNS), 1))
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Three frames in all four directions: see `Network`."""
-        return torch.cat([self.first(frames, direction) for direction in DIRECTIONS], 1)
+        """Three frames in all four directions, each mirrored as its network takes it: see `Network`."""
+        return torch.cat(_in_all_directions(self.first, [mirrored(frames, d) for d in range(DIRECTIONS)]), 1)
 
     def fuse(self, features: Tensor) -> Tensor:
         """Three first stages to the middle frame: see `Network`."""
@@ -61,23 +63,28 @@ class UdvdNetwork(Network):
 
     def predict(self, features: Tensor) -> Tensor:
         """`fuse` with all `outputs`."""
-        by_direction = features.chunk(RUNS * len(DIRECTIONS), 1)  # the runs of one direction lie four apart
-        seen = []
-        for direction in DIRECTIONS:
-            own = torch.cat(by_direction[direction :: len(DIRECTIONS)], 1)
-            seen.append(beyond(self.second(own, direction), direction))
-        x = torch.cat(seen, 1)
+        parts = features.chunk(RUNS * DIRECTIONS, 1)  # the runs of one direction lie four apart
+        runs = [torch.cat(parts[d::DIRECTIONS], 1) for d in range(DIRECTIONS)]
+        seen = [beyond(x, AXES[d]) for d, x in enumerate(_in_all_directions(self.second, runs))]
+        x = torch.cat([mirrored(x, d) for d, x in enumerate(seen)], 1)
         for layer in self.readout[:-1]:
             x = F.leaky_relu(layer(x), SLOPE)
         return self.readout[-1](x)  # type: ignore[no-any-return]
 
     def deploy(self, **options: int) -> Deployment:
-        """The same with turned kernels, so that no kernel is made while it runs."""
+        """The same with kernels made beforehand, so that none is made while it runs."""
         if options:
             raise ConfigError(f"UDVD has no deploy option {', '.join(options)}")
         network = deepcopy(self)
-        network.first, network.second = turned_beforehand(self.first), turned_beforehand(self.second)
+        network.first, network.second = self.first.ready(), self.second.ready()
         return Deployment({"window": network})
+
+
+def _in_all_directions(network: BlindUNet, inputs: list[Tensor]) -> list[Tensor]:
+    """One input and one output per direction; those along the same axis run as one batch."""
+    n = len(inputs[0])
+    up, left = (network(torch.cat(inputs[axis - UP :: 2]), axis) for axis in (UP, LEFT))
+    return [up[:n], left[:n], up[n:], left[n:]]
 
 
 def _pointwise(inputs: int, outputs: int) -> nn.Conv2d:
