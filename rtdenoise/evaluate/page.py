@@ -83,26 +83,31 @@ def _section(board: Board, links: Mapping[str, str]) -> str:
 
 
 def _rows(board: Board, group: Group, links: Mapping[str, str]) -> list[str]:
-    standings = board.of(group)
-    return [f"| **{group.title}** |" + " |" * 8, *(row(board, s, links) for s in standings)] if standings else []
+    here = board.of(group)
+    if not here:
+        return []
+    return [f"| **{group.title}** |" + " |" * 8, *(row(board, each, _linked(each, links), here) for each in here)]
 
 
-def row(board: Board, standing: Standing, links: Mapping[str, str]) -> str:
-    """One contestant as a line of a Markdown table."""
+def _linked(standing: Standing, links: Mapping[str, str]) -> str:
+    """The label, with the model's name as a link to its card."""
+    label = standing.contestant.label
+    name, _, output = label.partition(" ")
+    return " ".join(filter(None, (links[name], output))) if standing.contestant.trained and name in links else label
+
+
+def row(board: Board, standing: Standing, name: str, among: Sequence[Standing] = ()) -> str:
+    """One contestant as a line of a Markdown table; bold where it is the best of `among`."""
     who, verdict = standing.contestant, standing.verdict
-    name = who.label
-    for model, link in links.items():
-        if who.trained and name.split(" ", 1)[0] == model:
-            name = name.replace(model, link, 1)
     columns = (("psnr", ".1f"), ("ssim", ".3f"), ("dynamic_snr", ".1f"), ("f1", ".3f"))
-    figures = [_marked(board, standing, measure, form) for measure, form in columns]
+    figures = [_marked(board, standing, among, measure, form) for measure, form in columns]
     verdicts = [("**yes**" if verdict.beats else "no"), verdict.text] if verdict else ["", ""]
     wait = f"{who.lookahead} = {standing.ms_late:.0f} ms" if who.lookahead else "0"
     return "| " + " | ".join([name, wait, *figures, f"{standing.ms_per_frame:.1f}", *verdicts]) + " |"
 
 
-def _marked(board: Board, standing: Standing, measure: str, form: str) -> str:
+def _marked(board: Board, standing: Standing, among: Sequence[Standing], measure: str, form: str) -> str:
     text = figure(standing[measure], form)
-    if best(board.of(standing.group), measure) is standing:
+    if among and best(among, measure) is standing:
         text = f"**{text}**"
     return f"{text} \\*" if is_to_beat(board, standing, measure) else text

@@ -88,8 +88,12 @@ def text(
 
 ## Licence
 
-{" ".join(part for part in (recipe.card.licence, method.terms) if part)}
-"""
+{recipe.card.licence}
+{_terms(method)}"""
+
+
+def _terms(method: Method) -> str:
+    return f"\nAbout the published method: {method.terms}\n" if method.terms else ""
 
 
 def _learning(recipe: Recipe, bundle: Bundle, course: Mapping[str, Any], picture: bool) -> str:
@@ -97,7 +101,7 @@ def _learning(recipe: Recipe, bundle: Bundle, course: Mapping[str, Any], picture
     made_of = "\n".join(f"- {line}" for line in _data_lines(recipe))
     took = ""
     if "seconds" in course:
-        took = f" It took {course['seconds'] / 60:.0f} minutes on {course['device']} ({course['threads']} threads)."
+        took = f" It took {course['seconds'] / 60:.0f} minutes on {course['device']} ({_count(course['threads'], 'thread')})."
     kept = bundle.manifest.provenance.get("kept_step", steps)
     weights = f" The weights are those of step {kept}, the best on held-out frames." if kept != steps else ""
     drawn = f"\n![The course of the training]({PICTURE})\n" if picture else ""
@@ -147,7 +151,7 @@ def _board(board: Board) -> str:
     height, width = board.raw.results[0].shape
     changed = "".join(f", {name} = {value}" for name, value in board.raw.results[0].choice.change)
     movies = f"{_count(len(board.raw.results), 'movie')} of {stop - start} frames of {height} x {width}"
-    lines = "\n".join(row(board, standing, {}) for standing in shown)
+    lines = "\n".join(row(board, standing, standing.contestant.label) for standing in shown)
     return f"### {board.title}{changed}: {movies}\n\n{spread(board)}\n\n{HEADING}\n{lines}\n"
 
 
