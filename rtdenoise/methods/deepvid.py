@@ -85,8 +85,9 @@ class DeepVidTask:
     """Some pixels of the centre frame are overwritten by others of that frame; their true values are the target.
 
     loss = mean squared error of those pixels + penalty * (sum |p| + sum p^2) over weights and biases of all convolutions
-    but the last (sheet A 2.4). The sums are over 1.2 million numbers, so at the published 0.01 they outweigh the error
-    hundreds of times; the published rate of 5e-6 leaves them little time, a rate of 1e-3 does not.
+    but the last (sheet A 2.4). The sums are over 1.2 million numbers, so at the published 0.01 they begin hundreds of
+    times above the error; BatchNorm scales back what the penalty shrinks, so the network still learns. A frozen
+    BatchNorm does not: a recipe with `freeze_norm_at` sets the penalty to 0, or its loss explodes.
     ratio: share of pixels overwritten.  Raises ConfigError unless it is between 0 and 1.
     """
 

@@ -111,7 +111,7 @@ class _Deployed(nn.Module):
         super().__init__()
         self.frames = len(network.order)
         edges = range(self.frames, self.frames + len(EDGES))
-        self.maps = network.maps
+        self.maps = EdgeMaps()
         self.core = folded(network.core, [*network.order, *edges])
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -122,8 +122,9 @@ class DeepVidV2Task:
     """Some pixels of the centre frame are overwritten by others of that frame; their true values are the target.
 
     loss = mean squared error of those pixels + penalty * (sum |p| + sum p^2) over all weights and biases of the
-    convolutions (sheet A 3.4). The sums are over 340,000 numbers, so at the published 0.01 they outweigh the error a
-    hundred times; the published rate of 5e-6 leaves them little time, a rate of 1e-3 does not.
+    convolutions (sheet A 3.4). The sums are over 340,000 numbers, so at the published 0.01 they begin a hundred times
+    above the error; BatchNorm scales back what the penalty shrinks, so the network still learns. A frozen BatchNorm
+    does not: a recipe with `freeze_norm_at` sets the penalty to 0, or its loss explodes within some hundred steps.
     ratio: share of pixels overwritten.  Raises ConfigError unless it is between 0 and 1.
     """
 

@@ -58,7 +58,7 @@ class ResidualNetwork(nn.Module):
         last = Convolution(1, 1, side=1)
         self.out_block = nn.Sequential(Convolution(features, 1, slope=slope), last)
         nn.init.ones_(last.conv.weight)
-        nn.init.zeros_(last.conv.bias)
+        nn.init.zeros_(last.conv.bias)  # type: ignore[arg-type]
 
     def convolutions(self) -> list[Convolution]:
         """All of them, from input to output."""
