@@ -18,8 +18,10 @@ from rtdenoise.errors import RtDenoiseError
 from rtdenoise.evaluate import compete, contestants
 from rtdenoise.evaluate.standings import Interval, Verdict
 from tests.real_movies import MESOSCOPE, real_movie
+from tests.test_cli import assert_one_line, cli
 
 tifffile = pytest.importorskip("tifffile", reason="tifffile is part of the live extra")
+pytest.importorskip("matplotlib", reason="matplotlib is the evaluate extra")
 DEMO = "fast-simulated"
 SMALL = ("--size", 64, "--frames", 60, "--processes", 1)
 
@@ -160,6 +162,12 @@ def test_what_cannot_be_evaluated_is_said_at_once(words: list[object], message: 
     done = evaluate(*words)
     assert isinstance(done.exception, RtDenoiseError)
     assert message in str(done.exception)
+
+
+def test_pictures_without_matplotlib_are_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    done = cli("evaluate", "-m", "gauss2d", "--png", tmp_path / "x.png", without="matplotlib")
+    assert_one_line(done, "pip install 'rtdenoise[evaluate]'")
+    assert "waits for no frame" not in done.stdout
 
 
 def test_a_real_recording_is_examined_without_truth(tmp_path: Path) -> None:

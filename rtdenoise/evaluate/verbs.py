@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -25,15 +26,14 @@ def evaluate(
         list[str] | None, typer.Option("--model", "-m", help="Bundle or filter; may be given again.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every bundle that ships with rtdenoise.")] = False,
-    preset: Annotated[
-        list[str] | None, typer.Option(help="Simulated: as the models were meant for by default.")
-    ] = None,
+    preset: Annotated[list[str] | None, typer.Option(help="Simulated: default: what the models are meant for.")] = None,
     snr_db: Annotated[list[float] | None, typer.Option(help="Simulated: input SNR; may be given again.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Simulated: movies per input SNR.")] = 2,
     first_seed: Annotated[int, typer.Option(min=0, help="Simulated: recipes leave those from 101 on alone.")] = 101,
     size: Annotated[int | None, typer.Option(min=16, help="Simulated: pixels on each side.")] = None,
     frames: Annotated[
-        int | None, typer.Option(min=2, help="Simulated: per movie. A recording: the first so many.")
+        int | None,
+        typer.Option(min=2, help="Simulated: per movie, default 1000. A recording: the first so many, default 500."),
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Simulated: models measured at the same time.")] = 2,
     against: Annotated[Path | None, typer.Option(help="A file in which another program denoised the movie.")] = None,
@@ -71,6 +71,7 @@ def evaluate(
         commands.against(out, movie, against, reading, saved, truth=truth, first_frame=first_frame)
         return
     _refuse(truth, "--truth goes with --against; to score a model on simulated movies leave MOVIE out")
+    reading = replace(reading, frames=frames or commands.RECORDED_FRAMES)
     commands.recording(out, err, movie, names, reading, saved, backend=engine)
 
 
