@@ -28,10 +28,10 @@ from rtdenoise.settings import EngineSettings
 from rtdenoise.simulate import preset as simulation
 
 SQUARE_PX, FRAMES = 160, 1000
-RECORDED_FRAMES = 500
-"""Of a recording: all of them, every output, are in memory. Engineering choice."""
 CALCIUM_SNR_DB = (0.0, 10.0)
 """Movies of the leaderboard: enough cells and events to tell models apart within minutes on two cores. Engineering choice."""
+RECORDED_FRAMES = 500
+"""Of a recording: all of them, and every output, are in memory. Engineering choice."""
 
 
 @dataclass(slots=True, frozen=True)
