@@ -14,7 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Pads = tuple[tuple[int, int], ...]
-Layers = Sequence[tuple[Tensor, Tensor]]
+Layer = tuple[Tensor, Tensor]
+"""Kernel and bias."""
+Step = tuple[Layer, int]
+"""A layer and how far it stands aside."""
 
 LEVELS = 3
 """Poolings of 2 x 2 x 2, so depth, Y and X are multiples of 8 inside (sheet B 2.2)."""
@@ -76,7 +79,7 @@ class HalfSpaceWeights(nn.Module):
         self.decode_block_2 = _pair(("0", "2"), 2 * width, width)
         self.decode_block_1 = _pair(("0", "2"), 2 * width, width)
 
-    def layers(self, view: View, shifts: Sequence[int], depth: int) -> list[tuple[Tensor, Tensor]]:
+    def layers(self, view: View, shifts: Sequence[int], depth: int) -> list[Layer]:
         """(kernel, bias) of all convolutions, turned, for `half_space`; the first one is a `frame_kernel`."""
         convs = [conv for block in self.children() for conv in block.children() if isinstance(conv, nn.Conv3d)]
         pairs = [(view.turned(conv.weight), conv.bias) for conv in convs if conv.bias is not None]
@@ -105,15 +108,16 @@ def frame_kernel(kernel: Tensor, depth: int, before: int) -> Tensor:
     return torch.einsum("oikyx,ktin->otnyx", kernel, place.to(kernel)).flatten(0, 1)
 
 
-def half_space(frames: Tensor, layers: Layers, view: View, shifts: Sequence[int], kept: range) -> Tensor:
+def half_space(frames: Tensor, layers: Sequence[Layer], view: View, shifts: Sequence[int], kept: range) -> Tensor:
     """`(B, depth + C - 1, Y, X)` -> features `(B, f, len(kept), Y, X)` of the positions `kept` of 0 .. depth - 1.
 
     Y and X are multiples of 8. Only what the kept positions need is computed in the last two convolutions.
     """
     steps = list(zip(layers, shifts, strict=True))
     (kernel, bias), pads = layers[0], view.pads(shifts[0])
-    depth = (kernel.shape[0]) // layers[1][0].shape[1]
-    fine = F.conv2d(F.pad(frames, _flat(pads[1:])), kernel, bias).unflatten(1, (-1, depth))
+    width = layers[1][0].shape[1]
+    flat = F.conv2d(F.pad(frames, _flat(pads[1:])), kernel, bias)
+    fine = flat.view(len(flat), width, -1, *flat.shape[-2:])
     fine = F.relu(fine.contiguous(memory_format=torch.channels_last_3d), inplace=True)
     x = _convs(fine, steps[1:2], view)
     skips = [x]
@@ -127,7 +131,7 @@ def half_space(frames: Tensor, layers: Layers, view: View, shifts: Sequence[int]
     return _last_pair(skips[0], x, steps[14:], view, kept)
 
 
-def _last_pair(fine: Tensor, x: Tensor, steps: list[tuple[tuple[Tensor, Tensor], int]], view: View, kept: range) -> Tensor:
+def _last_pair(fine: Tensor, x: Tensor, steps: Sequence[Step], view: View, kept: range) -> Tensor:
     depth = fine.shape[2]
     middle = _needed(kept, view.pads(steps[1][1])[0], depth)
     first = _needed(middle, view.pads(steps[0][1])[0], depth)
@@ -138,14 +142,14 @@ def _last_pair(fine: Tensor, x: Tensor, steps: list[tuple[tuple[Tensor, Tensor],
     return _conv(x, steps[1], view, middle, kept)
 
 
-def _convs(x: Tensor, steps: Sequence[tuple[tuple[Tensor, Tensor], int]], view: View) -> Tensor:
+def _convs(x: Tensor, steps: Sequence[Step], view: View) -> Tensor:
     whole = range(x.shape[2])
     for step in steps:
         x = _conv(x, step, view, whole, whole)
     return x
 
 
-def _conv(x: Tensor, step: tuple[tuple[Tensor, Tensor], int], view: View, given: range, wanted: range) -> Tensor:
+def _conv(x: Tensor, step: Step, view: View, given: range, wanted: range) -> Tensor:
     """Convolution and ReLU; `x` holds the positions `given` in time, the result `wanted`."""
     (kernel, bias), shift = step
     (before, after), rows, columns = view.pads(shift)
@@ -163,7 +167,7 @@ def _conv3d(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     if len(x) > 1 or odd or half == 0:
         return F.conv3d(x, kernel, bias)
     halves = torch.cat([x[:, :, : half + 2], x[:, :, half:]])
-    return torch.cat(F.conv3d(halves, kernel, bias).split(1), dim=2)
+    return torch.cat(F.conv3d(halves, kernel, bias).chunk(2), dim=2)
 
 
 def _needed(wanted: range, pads: tuple[int, int], depth: int) -> range:

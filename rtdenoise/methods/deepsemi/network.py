@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from rtdenoise.methods.deepsemi.half_space import (
     LEVELS,
     SHIFTS,
     HalfSpaceWeights,
-    Layers,
+    Layer,
     View,
     half_space,
 )
@@ -117,11 +118,14 @@ class DeepSemiNetwork(Network):
         return Deployment({"window": Turned(self)})
 
 
+@dataclass(slots=True, frozen=True)
 class Look:
     """One direction: the frames of the window that it gets, and its layers."""
 
-    def __init__(self, view: View, shifts: Sequence[int], span: range, layers: Layers) -> None:
-        self.view, self.shifts, self.span, self.layers = view, shifts, span, layers
+    view: View
+    shifts: Sequence[int]
+    span: range
+    layers: Sequence[Layer]
 
 
 class Turned(nn.Module):
@@ -154,12 +158,10 @@ def maps_of(frames: Tensor, looks: Sequence[Look], kept: range) -> list[Tensor]:
 
 
 def fused(maps: Sequence[Tensor], blocks: Sequence[Tensor], rest: Sequence[Tensor]) -> Tensor:
-    """Maps -> `(B, K, Y, X)`; the first layer as a sum over directions, which saves putting the maps side by side."""
+    """Maps and the first layer's weights of each direction -> `(B, K, Y, X)`."""
     first_bias, middle, middle_bias, last, last_bias = rest
-    total = F.conv3d(maps[0], blocks[0], first_bias)
-    for features, block in zip(maps[1:], blocks[1:], strict=True):
-        total = total + F.conv3d(features, block)
-    hidden = F.relu(F.conv3d(F.relu(total), middle, middle_bias))
+    hidden = F.relu(F.conv3d(torch.cat(list(maps), 1), torch.cat(list(blocks), 1), first_bias))
+    hidden = F.relu(F.conv3d(hidden, middle, middle_bias))
     return F.conv3d(hidden, last, last_bias).squeeze(1)
 
 
@@ -167,8 +169,12 @@ def padded(frames: Tensor) -> Tensor:
     """Zeros below and on the right up to multiples of 8, at least 16."""
     # Written as 8 * n - size with n of at least 2, so that an exporter knows the padded size, its half, its quarter;
     # and without a quotient of a negative number, which ONNX rounds the other way.
-    more = [torch.sym_max((size + EIGHTH - 1) // EIGHTH, 2) * EIGHTH - size for size in frames.shape[-2:]]
+    more = [_eighths(size) * EIGHTH - size for size in frames.shape[-2:]]
     return F.pad(frames, (0, more[1], 0, more[0]))
+
+
+def _eighths(size: int) -> int:
+    return torch.sym_max((size + EIGHTH - 1) // EIGHTH, 2)  # type: ignore[no-untyped-call,no-any-return]
 
 
 def trimmed(out: Tensor, frames: Tensor) -> Tensor:
@@ -215,4 +221,6 @@ def _check(depth: int, context: int, width: int, keep: int, fusion: str) -> None
     if not 1 <= keep <= depth or (depth - keep) % 2:
         raise ConfigError(f"DeepSeMi keeps an even share of its {depth} positions, as many on both sides; got {keep}")
     if width < 1 or fusion not in FUSIONS:
-        raise ConfigError(f"DeepSeMi needs a width of 1 or more and fusion {' or '.join(FUSIONS)}, got {width}, {fusion}")
+        raise ConfigError(
+            f"DeepSeMi needs a width of 1 or more and fusion {' or '.join(FUSIONS)}, got {width}, {fusion}"
+        )
