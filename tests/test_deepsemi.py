@@ -145,27 +145,12 @@ def test_the_authors_other_patterns_do_see_the_voxel_itself(net_type: str) -> No
     assert not holes(small(net_type), 2, 11, 14, (19, 27)).any()
 
 
-def of_one_family(blocks: range) -> Network:
-    """The others of the six directions are fused with weight zero."""
-    network = small()
-    weight = network.get_parameter("output_block.0.weight").data
-    for i, block in enumerate(weight.chunk(6, dim=1)):
-        if i not in blocks:
-            block.zero_()
-    return network
-
-
 def test_the_four_space_directions_are_turns_of_one() -> None:
-    network, x = of_one_family(range(2, 6)), noise(1, 10, 16, 24)
+    network, x = small(), noise(1, 10, 16, 24)
+    network.get_parameter("output_block.0.weight").data[:, :4] = 0  # those of time
     with torch.no_grad():
         for turns in (1, 2, 3):
             torch.testing.assert_close(network(x.rot90(turns, (2, 3))), network(x).rot90(turns, (2, 3)))
-
-
-def test_the_two_time_directions_are_turns_of_one() -> None:
-    network, x = of_one_family(range(2)), noise(1, 10, 16, 24)
-    with torch.no_grad():
-        torch.testing.assert_close(network(x.flip(1, 3)), network(x).flip(1, 3))
 
 
 def test_the_order_of_directions_changes_nothing_where_the_authors_draw_it_at_random() -> None:
