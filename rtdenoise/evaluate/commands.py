@@ -27,7 +27,7 @@ from rtdenoise.evaluate.standings import Board, boards
 from rtdenoise.settings import EngineSettings
 from rtdenoise.simulate import preset as simulation
 
-SQUARE_PX, FRAMES = 160, 1000
+SQUARE_PX, FRAMES = 160, 800
 CALCIUM_SNR_DB = (0.0, 10.0)
 """Movies of the leaderboard: enough cells and events to tell models apart within minutes on two cores. Engineering choice."""
 RECORDED_FRAMES = 500

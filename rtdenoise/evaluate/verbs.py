@@ -33,7 +33,7 @@ def evaluate(
     size: Annotated[int | None, typer.Option(min=16, help="Simulated: pixels on each side.")] = None,
     frames: Annotated[
         int | None,
-        typer.Option(min=2, help="Simulated: per movie, default 1000. A recording: the first so many, default 500."),
+        typer.Option(min=2, help="Simulated: per movie, default 800. A recording: the first so many, default 500."),
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Simulated: models measured at the same time.")] = 2,
     against: Annotated[Path | None, typer.Option(help="A file in which another program denoised the movie.")] = None,
