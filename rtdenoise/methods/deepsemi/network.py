@@ -42,8 +42,8 @@ class DeepSemiNetwork(Network):
     before the first ReLU (sheet B 2.9), always the same, `identity` is the order past, future, left, above, right,
     below, each with weights of its own.
 
-    `frames` are padded with zeros below and on the right to multiples of 8: any copy of pixels there would show a
-    voxel to itself. Raises ConfigError for facts that do not fit.
+    `frames` are padded with zeros below and on the right to multiples of 8, at least 16: any copy of pixels there would
+    show a voxel to itself. Raises ConfigError for facts that do not fit.
     """
 
     min_side = EIGHTH
@@ -76,9 +76,10 @@ class DeepSemiNetwork(Network):
         which training needs; an argument because only `forward` is used for gradients.
         """
         maps = maps_of(padded(frames), self.looks(), self.kept)
-        outputs = [fused(maps, self.blocks(), self.rest())]
+        outputs = [fused(maps, self.head())]
         if heads:
-            outputs += [fused(maps[i : i + 1], *self._time_head()) for i in range(len(IN_TIME))]
+            alone = list(self.output_block_T.parameters())
+            outputs += [fused([of_time], alone) for of_time in maps[: len(IN_TIME)]]
         out = torch.stack(outputs, 1) if heads else outputs[0]
         return trimmed(out, frames)
 
@@ -95,21 +96,14 @@ class DeepSemiNetwork(Network):
             looks.append(Look(view, space, range(frames), self.Network_XY.layers(view, space, self.depth)))
         return looks
 
-    def blocks(self) -> list[Tensor]:
-        """The first fusing layer's weights `(f, f, 1, 1, 1)` of each direction."""
-        blocks = list(_conv(self.output_block, 0).weight.chunk(6, dim=1))
+    def head(self) -> list[Tensor]:
+        """Weight and bias of the three fusing layers."""
+        weight, *others = self.output_block.parameters()
         if self.fusion == "identity":
-            return blocks
-        time, space = torch.stack(blocks[:2]).mean(0), torch.stack(blocks[2:]).mean(0)
-        return [time] * 2 + [space] * 4
-
-    def rest(self) -> list[Tensor]:
-        """What comes after `blocks`: bias, weight, bias, weight, bias."""
-        return _parameters(self.output_block)[1:]
-
-    def _time_head(self) -> tuple[list[Tensor], list[Tensor]]:
-        first, *rest = _parameters(self.output_block_T)
-        return [first], rest
+            return [weight, *others]
+        blocks = weight.chunk(len(IN_TIME) + len(IN_SPACE), dim=1)
+        time, space = (torch.stack(family).mean(0) for family in (blocks[: len(IN_TIME)], blocks[len(IN_TIME) :]))
+        return [torch.cat([time] * len(IN_TIME) + [space] * len(IN_SPACE), dim=1), *others]
 
     def deploy(self, **options: int) -> Deployment:
         """With the kernels turned and the training heads left out."""
@@ -136,7 +130,7 @@ class Turned(nn.Module):
         self.kept, looks = network.kept, network.looks()
         self._plan = [(look.view, look.shifts, look.span) for look in looks]
         self.layers = nn.ModuleList([_frozen([t for layer in look.layers for t in layer]) for look in looks])
-        self.blocks, self.rest = _frozen(network.blocks()), _frozen(network.rest())
+        self.head = _frozen(network.head())
 
     def forward(self, frames: Tensor) -> Tensor:
         """See the class."""
@@ -145,8 +139,7 @@ class Turned(nn.Module):
             tensors = list(stored.buffers())
             looks.append(Look(view, shifts, span, list(zip(tensors[::2], tensors[1::2], strict=True))))
         maps = maps_of(padded(frames), looks, self.kept)
-        out = fused(maps, list(self.blocks.buffers()), list(self.rest.buffers()))
-        return trimmed(out, frames)
+        return trimmed(fused(maps, list(self.head.buffers())), frames)
 
 
 def maps_of(frames: Tensor, looks: Sequence[Look], kept: range) -> list[Tensor]:
@@ -157,10 +150,10 @@ def maps_of(frames: Tensor, looks: Sequence[Look], kept: range) -> list[Tensor]:
     ]
 
 
-def fused(maps: Sequence[Tensor], blocks: Sequence[Tensor], rest: Sequence[Tensor]) -> Tensor:
-    """Maps and the first layer's weights of each direction -> `(B, K, Y, X)`."""
-    first_bias, middle, middle_bias, last, last_bias = rest
-    hidden = F.relu(F.conv3d(torch.cat(list(maps), 1), torch.cat(list(blocks), 1), first_bias))
+def fused(maps: Sequence[Tensor], head: Sequence[Tensor]) -> Tensor:
+    """Maps of some directions and weight and bias of three layers -> `(B, K, Y, X)`."""
+    first, first_bias, middle, middle_bias, last, last_bias = head
+    hidden = F.relu(F.conv3d(torch.cat(list(maps), dim=1), first, first_bias))
     hidden = F.relu(F.conv3d(hidden, middle, middle_bias))
     return F.conv3d(hidden, last, last_bias).squeeze(1)
 
@@ -186,17 +179,6 @@ def trimmed(out: Tensor, frames: Tensor) -> Tensor:
 def _head(inputs: int, width: int) -> nn.Sequential:
     first, middle, last = nn.Conv3d(inputs, width, 1), nn.Conv3d(width, width, 1), nn.Conv3d(width, 1, 1)
     return nn.Sequential(first, nn.ReLU(), middle, nn.ReLU(), last)
-
-
-def _conv(head: nn.Sequential, index: int) -> nn.Conv3d:
-    conv = head[index]
-    if not isinstance(conv, nn.Conv3d):
-        raise TypeError(f"layer {index} of a head is a {type(conv).__name__}")
-    return conv
-
-
-def _parameters(head: nn.Sequential) -> list[Tensor]:
-    return list(head.parameters())
 
 
 def _frozen(tensors: Sequence[Tensor]) -> nn.Module:

@@ -24,7 +24,7 @@ class DeepSemiTask:
     future alone, all weighted 1 (sheet B 2.4).
     """
 
-    min_crop = 32  # engineering choice: half-space nets see 8 coarsest pixels of 8, less teaches them their borders
+    min_crop = 32  # engineering choice: four pixels a side at the coarsest level; smaller crops are mostly border
 
     def __init__(self, network: Network) -> None:
         self.clip_frames = network.window.size
