@@ -133,9 +133,8 @@ def compete(
 
 def run_task(task: Task) -> list[Result]:
     """One contestant on its movies, in this process."""
-    asked = EngineSettings(
-        model=task.contestant.model, backend=task.backend, latency=task.contestant.latency, hop=1, threads=1
-    )
+    who = task.contestant
+    asked = EngineSettings(model=who.model, backend=task.backend, latency=who.latency, hop=who.window.hop, threads=1)
     results, maker = list[Result](), None
     for choice in task.choices:
         movie = simulated(choice)

@@ -19,7 +19,10 @@ RAW = "identity"
 
 @dataclass(slots=True, frozen=True)
 class Contestant:
-    """One output of one model. model: bundle name or folder, or a filter.  window: at hop 1, as its engine will say."""
+    """One output of one model. model: bundle name or folder, or a filter.
+
+    window: as its engine will say, at hop 1; at the hop of a whole block where a network emits blocks that are not merged.
+    """
 
     model: str
     label: str
@@ -35,8 +38,8 @@ class Contestant:
 
     @property
     def lookahead(self) -> int:
-        """Later frames that it waits for."""
-        return self.window.lookahead
+        """Later frames that it waits for at most."""
+        return self.window.latency_frames
 
 
 def untrained() -> list[Contestant]:
@@ -66,9 +69,9 @@ def _window(bundle: Bundle, latency: Latency) -> WindowSpec:
     facts = bundle.manifest.window
     if bundle.manifest.merge == "halving":
         return merged_window(facts.size, 1, latency)
-    return WindowSpec(
-        facts.size, (facts.emits[-1] if latency == "causal" else facts.emits[(len(facts.emits) - 1) // 2],)
-    )
+    if latency == "causal":
+        return WindowSpec(facts.size, (facts.emits[-1],))
+    return WindowSpec(facts.size, facts.emits, len(facts.emits))
 
 
 def shipped() -> list[Bundle]:
