@@ -23,10 +23,12 @@ from rtdenoise.errors import ConfigError, FileFormatError, MissingExtraError
 from rtdenoise.evaluate import contestants, external, folder, page, readings, tables
 from rtdenoise.evaluate import recording as recordings
 from rtdenoise.evaluate.compete import MovieChoice, compete
-from rtdenoise.evaluate.standings import Board, boards
+from rtdenoise.evaluate.standings import Board, boards, pooled
 from rtdenoise.settings import EngineSettings
 from rtdenoise.simulate import preset as simulation
 
+COMMON = "calcium"
+"""The preset on which every model is compared, whatever it is meant for."""
 SQUARE_PX, FRAMES = 160, 800
 CALCIUM_SNR_DB = (0.0, 10.0)
 """Movies of the leaderboard: enough cells and events to tell models apart within minutes on two cores. Engineering choice."""
@@ -104,6 +106,10 @@ def leaderboard(console: Console, err: Console, asked: Asked, saved: Outputs) ->
     made = list[Board]()
     for preset in asked.presets or _presets(models):
         made += _on_preset(console, err, asked, preset, models)
+    for board in pooled(made):
+        console.print(f"\n[bold]{board.preset}, all its movies[/bold]")
+        for line in tables.sentences(board):
+            console.print(line, highlight=False, soft_wrap=True)
     command = command_line()
     saved.save_json(console, tables.report(made, command))
     pictures = _draw(saved, made)
@@ -114,8 +120,9 @@ def leaderboard(console: Console, err: Console, asked: Asked, saved: Outputs) ->
 
 
 def _on_preset(console: Console, err: Console, asked: Asked, preset: str, models: Sequence[Bundle]) -> list[Board]:
-    """The models that are meant for it; with names on the command line, all of them."""
-    here = [model for model in models if asked.models or contestants.meant_for(model) in (preset, None)]
+    """The models that are meant for it; all of them on the common preset, and when they were named."""
+    everybody = asked.models or preset == COMMON
+    here = [model for model in models if everybody or contestants.meant_for(model) in (preset, None)]
     everyone = [*contestants.untrained(), *(output for model in here for output in contestants.outputs_of(model))]
     choices = movies(asked, preset)
     with _bar(err, f"{preset}: {len(everyone)} outputs, {len(choices)} movies") as progress:
@@ -125,8 +132,6 @@ def _on_preset(console: Console, err: Console, asked: Asked, preset: str, models
         console.print(tables.table(board))
         if asked.wide:
             console.print(tables.wide(board))
-        for line in tables.sentences(board):
-            console.print(line, highlight=False, soft_wrap=True)
     return made
 
 
@@ -155,8 +160,8 @@ def _models(asked: Asked) -> list[Bundle]:
 
 def _presets(models: Sequence[Bundle]) -> list[str]:
     """What the models are meant for; calcium first, and for those that do not say."""
-    wanted = {contestants.meant_for(model) or "calcium" for model in models} or {"calcium"}
-    return sorted(wanted, key=lambda name: (name != "calcium", name))
+    wanted = {contestants.meant_for(model) or COMMON for model in models} or {COMMON}
+    return sorted(wanted, key=lambda name: (name != COMMON, name))
 
 
 def _draw(saved: Outputs, made: Sequence[Board]) -> dict[str, Path]:

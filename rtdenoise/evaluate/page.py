@@ -10,7 +10,7 @@ from rtdenoise import machine
 from rtdenoise.bundle import Bundle
 from rtdenoise.errors import FileFormatError
 from rtdenoise.evaluate.contestants import meant_for
-from rtdenoise.evaluate.standings import GROUPS, Board, Group, Standing, best
+from rtdenoise.evaluate.standings import GROUPS, Board, Group, Standing, best, pooled
 from rtdenoise.evaluate.tables import figure, is_to_beat, spread, title
 
 INTRODUCTION = """# Models
@@ -25,7 +25,8 @@ Written by `{command}` on {date}; do not edit. Engine {engines}, one thread, {cp
 - **wait**: look-ahead in frames, and in ms at the movie's frame rate. **ms**: processor time of one
   thread per frame of this size.
 - **\\***: the best untrained filter that waits no longer than the group. **beats**: better than it in PSNR or in DynSNR, and an F1 not
-  below the raw movie's (two decimals). **gain**: PSNR and DynSNR over the starred filters, F1 over raw. **Bold**: best of the group.
+  below the raw movie's (two decimals); *group*: better than the filters of its own group only, quicker ones are as good or better.
+  **gain**: PSNR and DynSNR over the starred filters, F1 over raw. **Bold**: best of the group.
 """
 
 
@@ -50,11 +51,17 @@ def write(
 
 
 def _overview(boards: Sequence[Board], models: Sequence[Bundle], links: Mapping[str, str]) -> str:
-    """One line per model: what it is for, and where it beats the filters."""
-    lines = ["| model | method | learned from | wait, frames | size | beats the filters |", "|---|---|---|---|---|---|"]
+    """One line per model: what it is for, and whether it beats the filters over all movies of that preset."""
+    lines = [
+        "The verdict over all movies of a preset, whatever the input SNR:\n",
+        "| model | method | learned from | wait, frames | size | beats | gain |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    whole = [(board, s) for board in pooled(boards) for s in board.standings if s.verdict]
     for model in models:
-        outputs = [(b, s) for b in boards for s in b.standings if s.contestant.label == model.name]
-        wins = [f"{board.preset} {board.snr_in_db:.0f} dB" for board, s in outputs if s.verdict and s.verdict.beats]
+        outputs = [(b, s) for b, s in whole if s.contestant.label == model.name]
+        verdicts = [f"{board.preset}: {s.verdict.answer}" for board, s in outputs if s.verdict]
+        gains = [s.verdict.text for _, s in outputs if s.verdict]
         wait = str(outputs[0][1].contestant.lookahead) if outputs else "-"
         size_mb = sum((model.path / file).stat().st_size for file in model.manifest.checksums) / 1e6
         facts = (
@@ -62,7 +69,8 @@ def _overview(boards: Sequence[Board], models: Sequence[Bundle], links: Mapping[
             meant_for(model) or "-",
             wait,
             f"{size_mb:.1f} MB",
-            ", ".join(wins) or "nowhere",
+            ", ".join(verdicts) or "-",
+            ", ".join(gains) or "-",
         )
         lines.append("| " + " | ".join([links.get(model.name, model.name), *facts]) + " |")
     return "\n".join([*lines, ""])
@@ -101,7 +109,7 @@ def row(board: Board, standing: Standing, name: str, among: Sequence[Standing] =
     who, verdict = standing.contestant, standing.verdict
     columns = (("psnr", ".1f"), ("ssim", ".3f"), ("dynamic_snr", ".1f"), ("f1", ".3f"))
     figures = [_marked(board, standing, among, measure, form) for measure, form in columns]
-    verdicts = [("**yes**" if verdict.beats else "no"), verdict.text] if verdict else ["", ""]
+    verdicts = [f"**{verdict.answer}**" if verdict.beats else verdict.answer, verdict.text] if verdict else ["", ""]
     wait = f"{who.lookahead} = {standing.ms_late:.0f} ms" if who.lookahead else "0"
     return "| " + " | ".join([name, wait, *figures, f"{standing.ms_per_frame:.1f}", *verdicts]) + " |"
 

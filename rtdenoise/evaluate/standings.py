@@ -59,22 +59,42 @@ class Interval:
         return cls(float(np.mean(known)), float(np.ptp(known)) / 2) if known else cls(float("nan"), 0.0)
 
 
+UNKNOWN = Interval(float("nan"), 0.0)
+
+
 @dataclass(slots=True, frozen=True)
 class Verdict:
-    """A model against its rivals, seed by seed. psnr, dynamic_snr: dB over the best rival in it.  f1: over the raw movie.
+    """A model against the untrained filters, seed by seed. psnr, dynamic_snr: dB over the best one that waits no longer than its group.
+    group_psnr, group_dynamic_snr: over the best one within its group.  f1: over the raw movie.
 
-    beats: better in PSNR or in dynamic SNR, and no fewer events than the raw movie (F1, to two decimals).
+    beats: better in PSNR or in dynamic SNR, and no fewer events than the raw movie (F1, to two decimals). beats_group: the same
+    against its own group alone.
     """
 
     psnr: Interval
     dynamic_snr: Interval
     f1: Interval
+    group_psnr: Interval = UNKNOWN
+    group_dynamic_snr: Interval = UNKNOWN
 
     @property
     def beats(self) -> bool:
         """See the class; a movie without cells asks for no events."""
-        keeps_events = np.isnan(self.f1.mean) or round(self.f1.mean, 2) >= 0
-        return bool(keeps_events and (self.psnr.mean > 0 or self.dynamic_snr.mean > 0))
+        return self._keeps_events and (self.psnr.mean > 0 or self.dynamic_snr.mean > 0)
+
+    @property
+    def beats_group(self) -> bool:
+        """See the class."""
+        return self._keeps_events and (self.group_psnr.mean > 0 or self.group_dynamic_snr.mean > 0)
+
+    @property
+    def answer(self) -> str:
+        """`yes`, `group` when quicker filters are better, or `no`."""
+        return "yes" if self.beats else "group" if self.beats_group else "no"
+
+    @property
+    def _keeps_events(self) -> bool:
+        return bool(np.isnan(self.f1.mean) or round(self.f1.mean, 2) >= 0)
 
     @property
     def text(self) -> str:
@@ -138,6 +158,11 @@ class Board:
         """The untrained filter to beat."""
         return best(self.rivals(group), measure)
 
+    def best_of_group(self, group: Group, measure: str) -> Standing | None:
+        """The best untrained filter that waits as long as this group; the raw movie is none."""
+        here = [s for s in self.of(group) if not s.contestant.trained and s.contestant.model != RAW]
+        return best(here, measure) if here else None
+
 
 def best(standings: Sequence[Standing], measure: str) -> Standing:
     """The highest mean; one without the measure comes last."""
@@ -152,6 +177,16 @@ def boards(results: Sequence[Result]) -> list[Board]:
         plain = Board(name, snr_db, tuple(_standings(here)))
         made.append(Board(name, snr_db, tuple(_judged(standing, plain) for standing in plain.standings)))
     return made
+
+
+def pooled(made: Sequence[Board]) -> list[Board]:
+    """One board per preset, over the movies of all its input SNRs."""
+    whole = []
+    for preset in dict.fromkeys(board.preset for board in made):
+        standings = [standing for board in made if board.preset == preset for standing in board.standings]
+        plain = Board(preset, None, tuple(_standings([result for s in standings for result in s.results])))
+        whole.append(Board(preset, None, tuple(_judged(standing, plain) for standing in plain.standings)))
+    return whole
 
 
 def group_of(contestant: Contestant) -> Group:
@@ -181,12 +216,16 @@ def _judged(standing: Standing, board: Board) -> Standing:
         psnr=_gain(standing, board.best_rival(group, "psnr"), "psnr"),
         dynamic_snr=_gain(standing, board.best_rival(group, "dynamic_snr"), "dynamic_snr"),
         f1=_gain(standing, board.raw, "f1"),
+        group_psnr=_gain(standing, board.best_of_group(group, "psnr"), "psnr"),
+        group_dynamic_snr=_gain(standing, board.best_of_group(group, "dynamic_snr"), "dynamic_snr"),
     )
     return replace(standing, verdict=verdict)
 
 
-def _gain(standing: Standing, rival: Standing, measure: str) -> Interval:
+def _gain(standing: Standing, rival: Standing | None, measure: str) -> Interval:
     """Over the rival on the same movies."""
+    if rival is None:
+        return UNKNOWN
     pairs = zip(standing.results, rival.results, strict=True)
     values = [(getattr(own.scores, measure), getattr(other.scores, measure)) for own, other in pairs]
     return Interval.of(a - b for a, b in values if a is not None and b is not None)

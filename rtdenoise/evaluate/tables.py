@@ -12,7 +12,7 @@ from rich.table import Table
 
 from rtdenoise import machine
 from rtdenoise.evaluate.compete import Result
-from rtdenoise.evaluate.standings import GROUPS, MEASURES, Board, Group, Standing, best
+from rtdenoise.evaluate.standings import GROUPS, MEASURES, Board, Group, Standing, best, pooled
 
 COLUMNS = (("PSNR", "psnr", ".1f"), ("DynSNR", "dynamic_snr", ".1f"), ("SSIM", "ssim", ".3f"), ("F1", "f1", ".3f"))
 WIDE = (
@@ -30,7 +30,8 @@ WIDE_LEGEND = (
 )
 LEGEND = (
     "wait: look-ahead in frames (ms). PSNR, DynSNR (of changes alone): dB. F1: events at the best threshold. ms: per frame, one thread. "
-    "*: best untrained filter that waits no longer than its group. beats: better in PSNR or DynSNR than those, and F1 not below raw's."
+    "*: best untrained filter that waits no longer than its group. beats: better in PSNR or DynSNR than those, and "
+    "F1 not below raw's; group: than the filters of its own group only."
 )
 
 
@@ -77,7 +78,7 @@ def _sentence(board: Board, standing: Standing) -> str:
     ]
     if verdict is not None and math.isfinite(verdict.f1.mean):
         against.append(f"F1 {verdict.f1.mean:+.2f} over raw")
-    answer = "yes" if verdict is not None and verdict.beats else "no"
+    answer = verdict.answer if verdict is not None else "no"
     return f"{standing.contestant.label}: {answer}, {', '.join(against)}"
 
 
@@ -125,7 +126,8 @@ def _cells(board: Board, standing: Standing) -> list[str]:
     who = standing.contestant
     wait = f"{who.lookahead} ({standing.ms_late:.0f})" if who.lookahead else "0"
     figures = [_marked(board, standing, name, form) for _, name, form in COLUMNS]
-    beats = ("[green]yes[/green]" if standing.verdict.beats else "no") if standing.verdict else ""
+    answer = standing.verdict.answer if standing.verdict else ""
+    beats = "[green]yes[/green]" if answer == "yes" else answer
     return [wait, *figures, f"{standing.ms_per_frame:.1f}", beats]
 
 
@@ -149,6 +151,7 @@ def report(boards: Sequence[Board], command: str) -> dict[str, Any]:
         "machine": here(),
         "results": [flat(r) for board in boards for standing in board.standings for r in standing.results],
         "verdicts": [_verdict(board, s) for board in boards for s in board.standings if s.verdict],
+        "over_all_inputs": [_verdict(board, s) for board in pooled(boards) for s in board.standings if s.verdict],
     }
 
 
@@ -207,6 +210,7 @@ def _verdict(board: Board, standing: Standing) -> dict[str, Any]:
         "group": standing.group.title,
         "rivals": rivals,
         "beats": verdict.beats if verdict else None,
+        "beats_group": verdict.beats_group if verdict else None,
         "gains": gains,
         "means": finite({name: standing[name] for name in MEASURES}),
     }
