@@ -31,7 +31,7 @@ METHOD = Method(
     reference="CVPR 2025 Workshop CVMI, Aiyetigbo et al.",
     network=StsUvdNetwork,
     task=StsUvdTask,
-    narrow={"features": 8, "width": 16, "decoder": 24, "head": 64},
+    narrow={"features": 8, "width": 24, "decoder": 32, "head": 64, "encoder_convs": 4, "decoder_convs": 3},
     blind=True,
     terms="Nothing of the authors' is used: they published no code and no weights.",
 )

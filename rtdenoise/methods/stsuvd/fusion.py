@@ -41,11 +41,15 @@ class GuidedFusion(nn.Module):
         """(B, T * features, Y, X) features frame by frame, `motion` (B, 2, Y, X) in pixels per frame and `weights` (T,)
         -> the features, the fused ones in the place of the centre's.
         """
-        each = list(torch.split(features, self.features, 1))
-        centre = len(each) // 2
-        around = [i for i in range(len(each)) if i != centre]
-        mean = torch.stack([weights[i] * warped(each[i], (i - centre) * motion) for i in around]).mean(0)
-        own = weights[centre] * each[centre]
+        batch, frames, (height, width) = len(features), len(weights), features.shape[-2:]
+        centre = frames // 2
+        each = features.reshape(batch, frames, self.features, height, width) * weights[:, None, None, None]
+        around = torch.cat([each[:, :centre], each[:, centre + 1 :]], 1)
+        steps = torch.tensor([float(i - centre) for i in range(frames) if i != centre], device=motion.device)
+        flows = motion[:, None] * steps[:, None, None, None]
+        mean = warped(around.flatten(0, 1), flows.flatten(0, 1)).reshape(around.shape).mean(1)
+        own = each[:, centre]
         gate = self.gate(torch.cat([motion, mean, own], 1))
-        each[centre] = mean + gate * self.residual(torch.cat([motion, own], 1))
-        return torch.cat(each, 1)
+        fused = mean + gate * self.residual(torch.cat([motion, own], 1))
+        start = centre * self.features
+        return torch.cat([features[:, :start], fused, features[:, start + self.features :]], 1)
