@@ -73,6 +73,14 @@ def test_the_scores_are_those_of_the_live_stream(board: tuple[Result, Path]) -> 
     assert first["lookahead_ms"] == pytest.approx(100.0)
 
 
+def test_the_truth_itself_says_how_many_events_can_be_found() -> None:
+    movie = compete.MovieChoice("calcium", 101, 0.0, (64, 64), 120)
+    (raw,) = compete.compete(contestants.untrained()[:1], [movie])
+    assert raw.contestant.label == "raw"
+    assert raw.clean_f1 is not None
+    assert raw.clean_f1 >= (raw.scores.f1 or 0.0)
+
+
 def test_the_page_names_its_command_links_the_card_and_says_who_is_to_beat(board: tuple[Result, Path]) -> None:
     folder = board[1]
     page = (folder / "README.md").read_text(encoding="utf-8")

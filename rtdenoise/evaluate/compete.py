@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rtdenoise.engine.load import open_runtime
 from rtdenoise.errors import ConfigError
-from rtdenoise.evaluate.contestants import Contestant
+from rtdenoise.evaluate.contestants import RAW, Contestant
 from rtdenoise.evaluate.streaming import factory, streamed
 from rtdenoise.metrics import Scores, data_range, evaluate_against_truth
 from rtdenoise.settings import EngineSettings
@@ -62,7 +62,10 @@ class Glimpse:
 
 @dataclass(slots=True, frozen=True)
 class Result:
-    """One contestant on one movie. ms_per_frame: processor time of one thread, frames of `shape`."""
+    """One contestant on one movie. ms_per_frame: processor time of one thread, frames of `shape`.
+
+    clean_f1: F1 of the clean movie itself, the most that can be hoped for; with the raw movie's result only.
+    """
 
     contestant: Contestant
     choice: MovieChoice
@@ -74,6 +77,7 @@ class Result:
     ms_per_frame: float
     engine: str
     glimpse: Glimpse | None = None
+    clean_f1: float | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -171,7 +175,13 @@ def _score(task: Task, choice: MovieChoice, movie: Simulated, output: Any) -> Re
         ms_per_frame=output.ms_per_frame,
         engine=output.engine.backend,
         glimpse=glimpse(movie, frames, task.span) if choice == task.choices[0] else None,
+        clean_f1=_clean_f1(movie, task.span) if task.contestant.model == RAW else None,
     )
+
+
+def _clean_f1(movie: Simulated, span: Span) -> float | None:
+    clean = movie.clean[slice(*span)]
+    return evaluate_against_truth(clean, clean, movie, first_frame=span[0]).f1
 
 
 def glimpse(movie: Simulated, frames: NDArray[np.float32], span: Span) -> Glimpse:

@@ -145,6 +145,11 @@ class Board:
         """The movie as it was recorded."""
         return next(standing for standing in self.standings if standing.contestant.model == RAW)
 
+    @property
+    def clean_f1(self) -> float:
+        """What finding events in the clean movie itself gives; nan without cells."""
+        return Interval.of(result.clean_f1 for result in self.raw.results).mean
+
     def of(self, group: Group) -> list[Standing]:
         """In the order of their dynamic SNR, filters before models."""
         here = [standing for standing in self.standings if standing.group == group]

@@ -93,14 +93,15 @@ def title(board: Board) -> str:
 
 
 def spread(board: Board) -> str:
-    """How far seeds lie apart, for the whole table: what a difference must exceed to mean something."""
+    """The F1 that the truth itself gets, and how far seeds lie apart: what a difference must exceed to mean something."""
+    ceiling = f"The clean movie's own F1 is {board.clean_f1:.3f}. " if math.isfinite(board.clean_f1) else ""
     if len(board.standings[0].results) < 2:
-        return "One seed: no spread known."
-    gains = [s.verdict for s in board.standings if s.verdict]
-    own = {name: max(s.means[name].spread for s in board.standings) for name in ("psnr", "dynamic_snr", "f1")}
-    text = f"Seeds differ by up to ±{own['psnr']:.1f} dB, ±{own['dynamic_snr']:.1f} dB, F1 ±{own['f1']:.2f}"
-    if gains:
-        paired = [max(getattr(v, name).spread for v in gains) for name in ("psnr", "dynamic_snr", "f1")]
+        return f"{ceiling}One seed: no spread known."
+    names = ("psnr", "dynamic_snr", "f1")
+    own = [max(s.means[name].spread for s in board.standings) for name in names]
+    text = f"{ceiling}Seeds differ by up to ±{own[0]:.1f} dB, ±{own[1]:.1f} dB, F1 ±{own[2]:.2f}"
+    if verdicts := [s.verdict for s in board.standings if s.verdict]:
+        paired = [max(getattr(verdict, name).spread for verdict in verdicts) for name in names]
         text += f"; gains on the same movie by ±{paired[0]:.1f} dB, ±{paired[1]:.1f} dB, ±{paired[2]:.2f}"
     return f"{text}."
 
@@ -183,7 +184,8 @@ def flat(result: Result) -> dict[str, Any]:
         "first_frame": result.span[0],
         "n_frames": result.span[1] - result.span[0],
     }
-    return finite(row | result.scores.as_dict())
+    truth = {} if result.clean_f1 is None else {"clean_f1": result.clean_f1}
+    return finite(row | result.scores.as_dict() | truth)
 
 
 def finite(values: Mapping[str, Any]) -> dict[str, Any]:
