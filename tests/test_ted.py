@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from rtdenoise.methods import base
 from rtdenoise.methods.base import Batch, Network
 from rtdenoise.methods.ted.gradient import temporal_gradient
 from rtdenoise.methods.ted.network import TedNetwork
-from rtdenoise.methods.ted.task import TedTask, loss_terms, numbered, pixel_pairs, turned
+from rtdenoise.methods.ted.task import TedTask, Weights, loss_terms, numbered, pixel_pairs, turned
 from rtdenoise.methods.ted.upstream import from_upstream, upstream_name
 from rtdenoise.nn.sampling import view
 from rtdenoise.simulate import preset, simulate
@@ -170,10 +172,24 @@ def test_the_loss_is_half_absolute_half_squared_and_its_regulariser_compares_bot
     wanted = 0.5 * gap.abs().mean() + 0.5 * gap.square().mean()
     rest = gap - 0.5 * (first - second)
     regulariser = 1e-3 * (0.5 * rest.abs().mean() + 0.5 * rest.square().mean())
-    losses = loss_terms(CentreFrame(0.5), clips, None, pairs, 1e-3)
+    losses = loss_terms(CentreFrame(0.5), clips, None, pairs, Weights())
     assert losses.terms["noise2noise"] == pytest.approx(float(wanted), rel=1e-5)
     assert losses.terms["consistency"] == pytest.approx(float(regulariser), rel=1e-5)
     assert losses.total.item() == pytest.approx(float(wanted + regulariser), rel=1e-5)
+
+
+def squared_gap(pairs: Literal["any", "across"]) -> float:
+    """Mean squared difference of input and target pixels, for noise of variance 1 that halves run on along X."""
+    noise = torch.randn(8, 41, 96, 97, generator=torch.Generator().manual_seed(0))
+    clips = (noise[..., 1:] + noise[..., :-1]) / 2**0.5
+    task = TedTask(narrow(), absolute=0, pairs=pairs)
+    batch = Batch(clips, torch.ones(8), torch.Generator().manual_seed(1))
+    return task.loss(CentreFrame(1.0), batch).terms["noise2noise"]
+
+
+def test_pairs_across_the_lines_share_no_noise_of_a_line() -> None:
+    assert squared_gap("across") == pytest.approx(2.0, rel=0.06)
+    assert squared_gap("any") == pytest.approx(1.5, rel=0.06)  # half of the pairs share half their noise
 
 
 def consistency(task: TedTask, seed: int) -> float:
@@ -234,9 +250,21 @@ def test_facts_of_no_network_are_refused(facts: dict[str, int], message: str) ->
         TED.network(**facts)
 
 
-def test_unknown_task_options_and_networks_are_refused() -> None:
-    with pytest.raises(ConfigError, match="`frame` or `input`"):
-        TedTask(narrow(), trust="pixel")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trust": "pixel"}, "trust `frame` or `input`, not 'any' and 'pixel'"),
+        ({"pairs": "diagonal"}, "pairs `any` or `across`"),
+        ({"absolute": 1.5}, "absolute from 0 to 1"),
+        ({"consistency_every": 0}, "consistency_every of at least 1"),
+    ],
+)
+def test_unknown_task_options_are_refused(options: dict[str, str | float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TED.task(narrow(), **options)
+
+
+def test_another_methods_network_is_refused() -> None:
     with pytest.raises(ConfigError, match="TeD's network, got CentreFrame"):
         TedTask(CentreFrame(1.0))
 
