@@ -98,7 +98,8 @@ def mirrored(x: Tensor, direction: int) -> Tensor:
 
 def beyond(x: Tensor, axis: int) -> Tensor:
     """Moved on by one pixel, so that what saw its own row sees only those above; 0 comes in."""
-    return F.pad(x[..., :-1, :], (0, 0, 1, 0)) if axis == UP else F.pad(x[..., :-1], (1, 0, 0, 0))
+    # Not by padding: ONNX Runtime merges it into a pooling that follows, which then ignores the 0.
+    return torch.cat([torch.zeros_like(x.narrow(axis, 0, 1)), x[..., :-1, :] if axis == UP else x[..., :-1]], axis)
 
 
 def _pooled(x: Tensor, axis: int) -> Tensor:
