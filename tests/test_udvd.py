@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from rtdenoise.errors import FileFormatError
+from rtdenoise.export.to_onnx import to_onnx
 from rtdenoise.methods import base
 from rtdenoise.methods.base import Batch, Network
 from rtdenoise.methods.udvd import UdvdNetwork
+from rtdenoise.methods.udvd.halfplane import LEFT, UP, beyond
 from tests import golden_rule
 
 UDVD = base.load("udvd")
@@ -92,6 +95,25 @@ def test_what_runs_live_makes_no_kernel_and_turns_no_frame() -> None:
     assert len(convs) == 2 * 2 * 17 + 3  # two stages, upwards and to the left
     assert all(node.args[1].op == "get_attr" for node in convs)
     assert not [node for node in graph.nodes if "transpose" in str(node.target) or "rot90" in str(node.target)]
+
+
+class MovedAndPooled(torch.nn.Module):
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.max_pool2d(beyond(frames, self.axis), 2)
+
+
+@pytest.mark.parametrize("axis", [UP, LEFT])
+def test_the_row_of_zeros_counts_where_it_is_pooled(axis: int) -> None:
+    """ONNX Runtime turned a zero padding before a pooling into the pooling's own, which is of minus infinity."""
+    session = onnxruntime.InferenceSession(to_onnx(MovedAndPooled(axis), {"frames": 1}, "pooled"))
+    x = -torch.rand(1, 1, 9, 12, generator=torch.Generator().manual_seed(0))
+    pooled = session.run(None, {"frames": x.numpy()})[0]
+    assert np.array_equal(pooled, MovedAndPooled(axis)(x).numpy())
+    assert not (pooled[..., 0, :] if axis == UP else pooled[..., 0]).any()
 
 
 def test_half_precision_stays_close() -> None:
