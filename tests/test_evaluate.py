@@ -137,8 +137,10 @@ def test_two_processes_give_the_same_scores_as_one() -> None:
 def test_a_contestant_waits_as_long_as_its_engine(path: Path) -> None:
     for output in contestants.outputs_of(bundles.read(path.parent)):
         side = max(64, output.min_side)
-        with open_engine(path.parent, shape=(side, side), latency=output.latency, threads=1) as engine:
+        asked: dict[str, Any] = {"latency": output.latency, "hop": output.window.hop, "threads": 1}
+        with open_engine(path.parent, shape=(side, side), **asked) as engine:
             assert engine.window == output.window
+            assert engine.window.latency_frames == output.lookahead
 
 
 def test_what_a_bundle_is_meant_for_comes_from_what_it_learned_from() -> None:

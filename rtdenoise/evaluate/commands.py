@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rtdenoise import bundle as bundles
-from rtdenoise import config
 from rtdenoise.bundle import DEMO, Bundle
 from rtdenoise.engine.filters import FILTERS
 from rtdenoise.errors import ConfigError, FileFormatError, MissingExtraError
@@ -193,8 +192,7 @@ def recording(
     """A recording without truth. Raises FileFormatError for the file, and what a bundle or an engine can raise."""
     saved.check()
     recorded = reading.load(movie)
-    values = [{"model": name, "backend": backend, "hop": 1} for name in models or (DEMO,)]
-    asked = [config.build(EngineSettings, each, "command line") for each in values]
+    asked = [EngineSettings(model=name, backend=backend, hop=contestants.hop_of(name)) for name in models or (DEMO,)]
     with err.status(f"{movie.name}: {len(recorded.counts)} frames, {len(asked)} outputs"):
         seen = recordings.examine(recorded, asked)
     _show(console, seen, saved)

@@ -65,6 +65,11 @@ def outputs_of(bundle: Bundle, model: str = "") -> list[Contestant]:
     return [full, Contestant(name, f"{bundle.name} (causal)", "causal", True, _window(bundle, "causal"), side)]
 
 
+def hop_of(model: str) -> int:
+    """New frames per run of a bundle's full output, or of a filter. Raises BundleError when there is no such bundle."""
+    return 1 if model in filters.FILTERS else outputs_of(bundles.read(model))[0].window.hop
+
+
 def _window(bundle: Bundle, latency: Latency) -> WindowSpec:
     facts = bundle.manifest.window
     if bundle.manifest.merge == "halving":

@@ -64,7 +64,7 @@ def _against_lookahead(axes: Axes, board: Board, measure: str) -> None:
     ticks = sorted({0, 1, 2, 3, *waits})
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
-    axes.set_xlim(-0.3, 2 * max(*waits, 3))
+    axes.set_xlim(-0.3, 3 * max(*waits, 3))
     axes.grid(axis="y", color="#e5e5e5", lw=0.6)
     _name(axes, [(s.contestant.lookahead, s[measure], s.contestant.label, _colour(s)) for s in shown])
 

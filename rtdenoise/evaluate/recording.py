@@ -219,7 +219,7 @@ def _tiles(movie: Counts) -> NDArray[np.float64]:
 def _window(made_by: Any) -> tuple[int, int]:
     """(earlier, later) frames of an engine's window. (Any: a factory.)"""
     with made_by.make() as engine:
-        return engine.window.emits[0], engine.window.lookahead
+        return engine.window.emits[0], engine.window.latency_frames
 
 
 def _label(model: EngineSettings) -> str:
