@@ -96,7 +96,7 @@ def frame_kernel(kernel: Tensor, depth: int, before: int) -> Tensor:
     """`(f, C, 3, 3, 3)` for a clip that holds every frame C times -> `(f * depth, depth + C - 1, 3, 3)` for the frames.
 
     The authors' first layer reads A[i, t] = v[t + i] (sheet B 2.2); this is the same sum over the frames v themselves,
-    as a 2-D convolution, 2 to 4 times faster on a CPU. `before` zeros stand before the first t, zeros after the last:
+    as a 2-D convolution, 2 to 3 times faster on a CPU. `before` zeros stand before the first t, zeros after the last:
     the rows of the first and the last t leave out what the authors' zeros leave out.
     """
     context = kernel.shape[1]
