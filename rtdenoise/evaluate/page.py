@@ -10,7 +10,7 @@ from rtdenoise import machine
 from rtdenoise.bundle import Bundle
 from rtdenoise.errors import FileFormatError
 from rtdenoise.evaluate.contestants import meant_for
-from rtdenoise.evaluate.standings import GROUPS, Board, Group, Standing, Verdict, best, pooled
+from rtdenoise.evaluate.standings import GROUPS, Board, Group, Standing, best, pooled
 from rtdenoise.evaluate.tables import figure, is_to_beat, spread, title
 
 INTRODUCTION = """# Models
@@ -50,23 +50,29 @@ def write(
 
 
 def _overview(boards: Sequence[Board], models: Sequence[Bundle], links: Mapping[str, str]) -> str:
-    """One line per model: what it is for, and how far above the filters it is."""
+    """One line per model: what it is for, and whether it beats the filters over all movies of that preset."""
     lines = [
-        "| model | method | learned from | wait, frames | size | gain; bold where it beats the filters |",
-        "|" + "---|" * 6,
+        "The verdict over all movies of a preset, whatever the input SNR:\n",
+        "| model | method | learned from | wait, frames | size | beats | gain |",
+        "|---|---|---|---|---|---|---|",
     ]
+    whole = [(board, s) for board in pooled(boards) for s in board.standings if s.verdict]
     for model in models:
-        outputs = [(b, s) for b in boards for s in b.standings if s.contestant.label == model.name]
-        gains = [f"{board.snr_in_db:.0f} dB: {_bold_if(s.verdict)}" for board, s in outputs if s.verdict]
+        outputs = [(b, s) for b, s in whole if s.contestant.label == model.name]
+        verdicts = [f"{board.preset}: {s.verdict.answer}" for board, s in outputs if s.verdict]
+        gains = [s.verdict.text for _, s in outputs if s.verdict]
         wait = str(outputs[0][1].contestant.lookahead) if outputs else "-"
         size_mb = sum((model.path / file).stat().st_size for file in model.manifest.checksums) / 1e6
-        facts = (model.manifest.method, meant_for(model) or "-", wait, f"{size_mb:.1f} MB", ", ".join(gains) or "-")
+        facts = (
+            model.manifest.method,
+            meant_for(model) or "-",
+            wait,
+            f"{size_mb:.1f} MB",
+            ", ".join(verdicts) or "-",
+            ", ".join(gains) or "-",
+        )
         lines.append("| " + " | ".join([links.get(model.name, model.name), *facts]) + " |")
     return "\n".join([*lines, ""])
-
-
-def _bold_if(verdict: Verdict) -> str:
-    return f"**{verdict.text}**" if verdict.beats else verdict.text
 
 
 def _links(page: Path, models: Sequence[Bundle]) -> dict[str, str]:
