@@ -61,8 +61,8 @@ def _taken(images: Tensor, places: Tensor) -> Tensor:
 def blurred(images: Tensor) -> Tensor:
     """(B, 1, Y, X) under the binomial 1 4 6 4 1 in Y and X, edges replicated: a slope of noise is no structure."""
     taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=images.device, dtype=images.dtype) / 16
-    across = functional.conv2d(functional.pad(images, (2, 2, 0, 0), mode="replicate"), taps.reshape(1, 1, 1, 5))
-    return functional.conv2d(functional.pad(across, (0, 0, 2, 2), mode="replicate"), taps.reshape(1, 1, 5, 1))
+    kernel = (taps[:, None] * taps[None, :])[None, None]
+    return functional.conv2d(functional.pad(images, (2, 2, 2, 2), mode="replicate"), kernel)
 
 
 def _halved(images: Tensor) -> Tensor:
@@ -76,18 +76,21 @@ def _grown(flow: Tensor, like: Tensor) -> Tensor:
 
 def _correction(first: Tensor, second: Tensor) -> Tensor:
     """What the flow still lacks, at most `MOST` pixels: least squares of slope * motion = -change."""
-    middle = (first + second) / 2
-    padded = functional.pad(middle, (1, 1, 1, 1), mode="replicate")
-    gx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
-    gy = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
-    change = second - first
-    xx, xy, yy, xt, yt = (_summed(p) for p in (gx * gx, gx * gy, gy * gy, gx * change, gy * change))
+    slopes, change = _slopes((first + second) / 2), second - first
+    gx, gy = torch.split(slopes, 1, 1)
+    products = torch.cat([slopes * slopes, gx * gy, slopes * change], 1)
+    side = NEIGHBOURHOOD
+    sums = functional.avg_pool2d(products, side, stride=1, padding=side // 2, count_include_pad=False)
+    xx, yy, xy, xt, yt = torch.split(sums, 1, 1)
     damping = DAMPING * (xx + yy).mean((-2, -1), keepdim=True) + TINY
     xx, yy = xx + damping, yy + damping
-    determinant = xx * yy - xy * xy
-    move = torch.cat([xy * yt - yy * xt, xy * xt - xx * yt], 1) / determinant
+    move = torch.cat([xy * yt - yy * xt, xy * xt - xx * yt], 1) / (xx * yy - xy * xy)
     return move.clamp(-MOST, MOST)
 
 
-def _summed(products: Tensor) -> Tensor:
-    return functional.avg_pool2d(products, NEIGHBOURHOOD, stride=1, padding=NEIGHBOURHOOD // 2, count_include_pad=False)
+def _slopes(images: Tensor) -> Tensor:
+    """(B, 2, Y, X) central differences of (B, 1, Y, X) in X and in Y, edges replicated."""
+    across = [[0.0, 0.0, 0.0], [-0.5, 0.0, 0.5], [0.0, 0.0, 0.0]]
+    down = [[0.0, -0.5, 0.0], [0.0, 0.0, 0.0], [0.0, 0.5, 0.0]]
+    kernels = torch.tensor([[across], [down]], device=images.device, dtype=images.dtype)
+    return functional.conv2d(functional.pad(images, (1, 1, 1, 1), mode="replicate"), kernels)
