@@ -118,7 +118,10 @@ def _pins() -> list[Requirement]:
 def _required() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    named = [*project["dependencies"], *(line for extra in ("live", "cpu", "evaluate", "train", "dev") for line in extras[extra])]
+    named = [
+        *project["dependencies"],
+        *(line for extra in ("live", "cpu", "evaluate", "train", "dev") for line in extras[extra]),
+    ]
     return [Requirement(line) for line in named]
 
 
