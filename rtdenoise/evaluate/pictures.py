@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 INK, GREY, ACCENT = "#1a1a1a", "#8a8a8a", "#c2410c"
 DPI = 110
-LABEL_WIDTH, LABEL_HEIGHT = 0.22, 0.07
+LABEL_WIDTH, LABEL_HEIGHT = 0.16, 0.07
 """Of one label, as shares of the axes."""
+TICKS = (0, 1, 2, 3, 6, 12, 20, 30, 60)
 PER_ROW = 6
 """Example pictures side by side."""
 
@@ -61,22 +62,21 @@ def _against_lookahead(axes: Axes, board: Board, measure: str) -> None:
     to_beat = [best([f for f in filters if f.contestant.lookahead <= wait], measure)[measure] for wait in waits]
     axes.step(waits, to_beat, where="post", color=GREY, lw=0.9, ls=":")
     axes.set_xscale("symlog", linthresh=2, linscale=0.5)
-    ticks = sorted({0, 1, 2, 3, *waits})
+    ticks = [tick for tick in TICKS if tick <= max(*waits, 3)]
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     axes.set_xlim(-0.3, 3 * max(*waits, 3))
+    axes.margins(y=0.12)
     axes.grid(axis="y", color="#e5e5e5", lw=0.6)
     _name(axes, [(s.contestant.lookahead, s[measure], s.contestant.label, _colour(s)) for s in shown])
 
 
 def _name(axes: Axes, points: Sequence[tuple[int, float, str, str]]) -> None:
-    """A label beside each point, moved up where another one is there already."""
+    """A label beside each point, a little higher or lower where another one is there already."""
     placed: list[tuple[float, float]] = []
     for x, y, label, colour in sorted(points, key=lambda point: point[1]):
         at_x, at_y = (axes.transScale + axes.transLimits).transform((x, y))
-        free_y = float(at_y)
-        while any(abs(at_x - px) < LABEL_WIDTH and abs(free_y - py) < LABEL_HEIGHT for px, py in placed):
-            free_y += LABEL_HEIGHT / 4
+        free_y = _nearest_free(float(at_x), float(at_y), placed)
         placed.append((at_x, free_y))
         axes.annotate(
             label,
@@ -88,6 +88,14 @@ def _name(axes: Axes, points: Sequence[tuple[int, float, str, str]]) -> None:
             color=colour,
             arrowprops={"arrowstyle": "-", "lw": 0.4, "color": colour, "shrinkA": 0, "shrinkB": 0},
         )
+
+
+def _nearest_free(x: float, y: float, placed: Sequence[tuple[float, float]]) -> float:
+    """The height nearest to `y`, as a share of the axes, at which a label covers no other."""
+    steps = (sign * n * LABEL_HEIGHT / 4 for n in range(100) for sign in (1, -1))
+    heights = (y + step for step in steps if -0.02 <= y + step <= 1.05)
+    beside = [py for px, py in placed if abs(x - px) < LABEL_WIDTH]
+    return next((height for height in heights if all(abs(height - py) >= LABEL_HEIGHT for py in beside)), y)
 
 
 def _shown(board: Board) -> list[Standing]:
