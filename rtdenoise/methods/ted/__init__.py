@@ -12,7 +12,8 @@ Built from the published description; the weights of the authors' code load by n
 - the mask of shifted windows is carried by query and key (see `WindowAttention`);
 - an rTG divisor at or below zero, as in movies with their offset subtracted, means full trust instead of a division by it;
 - a batch takes crops from several movies and any places, where the authors take one patch per movie and epoch;
-- the task can work the regulariser out less often at the same expectation, and take rTG from the input pixels alone.
+- options of the task, off by default: squared error alone, pairs across the scan lines alone, rTG from the input pixels
+  alone, the regulariser in a few steps only at the same expectation (see `TedTask`).
 """
 
 from rtdenoise.methods.base import Method
@@ -26,7 +27,7 @@ METHOD = Method(
     reference="10.1186/s43074-025-00173-8",
     network=TedNetwork,
     task=TedTask,
-    narrow={"embed": 16, "stem": 8, "heads": 2, "groups": 2, "depth": 2, "drop": 0.0},
+    narrow={"embed": 16, "stem": 12, "heads": 2, "groups": 2, "depth": 2, "drop": 0.0},
     from_upstream=from_upstream,
     terms="The authors published code and weights without a licence: ask them before you use or pass on their weights.",
 )
