@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,12 +13,15 @@ from rtdenoise.bundle import Bundle
 from rtdenoise.engine.load import open_engine
 from rtdenoise.errors import ConfigError
 from rtdenoise.files import open_movie
+from rtdenoise.train.recipe import Recipe
+from rtdenoise.train.recipe import load as load_recipe
 from tests.mm_rig import need_camera
 from tests.real_movies import SCANIMAGE_3, real_movie
 from tests.runs import copied, numbered, run_lossless, settings
 
 MODELS = catalogue.registered()["bundles"]
 MOST_BYTES = 5_000_000
+RECIPES = Path(__file__).resolve().parents[1] / "models"
 SIZES = [(64, 64), (65, 97), (1024, 1024)]
 
 
@@ -80,3 +85,9 @@ def test_causal_output_is_refused_where_there_is_none(bundle: Bundle) -> None:
     else:
         with pytest.raises(ConfigError, match="look-ahead"):
             open_engine(bundle.path, shape=(64, 64), latency="causal")
+
+
+def test_its_recipe_is_the_one_that_made_it(bundle: Bundle) -> None:
+    recipe, _ = load_recipe(RECIPES / bundle.name)
+    made = Recipe.model_validate(bundle.manifest.provenance["recipe"])
+    assert made == recipe.model_copy(update={"card": made.card, "bundle": made.bundle})
