@@ -17,8 +17,9 @@ conflict or are silent:
 - guided temporal fusion is an option (`fusion`), see `GuidedFusion`.
 
 A reference that is nothing but the previous output stops all learning: the network that made it reproduces it without
-error. With the share `recurrence` below 1 the best answer is still the clean frame, since the error of the reference
-shrinks by that share with every epoch, while its noise has (1 - recurrence)^2 of the variance.
+error. With the share `recurrence` below 1 and a squared error, the reference is the noisy frame plus a pull towards the
+previous output, in these shares; the pull's bias shrinks by `recurrence` with every epoch, and the clean frame remains
+the best answer. It steadies the training more than it teaches.
 """
 
 from rtdenoise.methods.base import Method
