@@ -19,7 +19,7 @@ conflict or are silent:
 A reference that is nothing but the previous output stops all learning: the network that made it reproduces it without
 error. With the share `recurrence` below 1 and a squared error, the reference is the noisy frame plus a pull towards the
 previous output, in these shares; the pull's bias shrinks by `recurrence` with every epoch, and the clean frame remains
-the best answer. It steadies the training more than it teaches.
+the best answer.
 """
 
 from rtdenoise.methods.base import Method
