@@ -117,7 +117,7 @@ def test_another_methods_checkpoint_is_refused(
     run: Run, checkpoint: Path, tmp_path: Path, method: str, name: str
 ) -> None:
     if (name, method) in (("fast", "fast"), ("keras", "deepinterpolation")):
-        pytest.skip("its own")
+        pytest.skip(f"the {name} checkpoint is {method}'s own")
     path = checkpoint if name == "fast" else real_movie(DEEPINTERPOLATION)
     code, _, complaint = run("import", path, "--method", method, "--out", tmp_path / "imported", "--scale", 1)
     assert code == 1

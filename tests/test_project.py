@@ -21,6 +21,7 @@ MAX_LINES = 300
 LONG_FOR_A_REASON: dict[str, str] = {
     "tests/test_micromanager.py": "the promises of one source, each kept by two backends on the same rig",
     "tests/test_publish.py": "the promises of one publisher and the subscriber at its other end",
+    "tests/test_ted.py": "one method against its authors' numbers, and what its options do",
     "tests/test_viewer.py": "the promises of one window",
 }
 TOP_LEVEL = {

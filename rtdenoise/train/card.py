@@ -76,9 +76,10 @@ def text(
     facts = ", ".join(f"{name} = {value}" for name, value in bundle.manifest.method_config.items())
     size_kb = sum((bundle.path / name).stat().st_size for name in bundle.manifest.checksums) / 1000
     limits = "\n".join(f"- {line}" for line in recipe.card.limits)
+    reference = f"doi:{method.reference}" if method.reference.startswith("10.") else method.reference
     return f"""# {recipe.name}
 
-{method.title} (doi:{method.reference}), {facts}. Bundle {bundle.hash}, {size_kb:.0f} kB, {bundle.manifest.precision}.
+{method.title} ({reference}), {facts}. Bundle {bundle.hash}, {size_kb:.0f} kB, {bundle.manifest.precision}.
 
 {_learning(recipe, bundle, course, picture)}
 {_quality(measured)}
