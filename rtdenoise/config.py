@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,3 +59,14 @@ def _known(model: type[BaseModel], parents: list[str]) -> list[str]:
             return []
         model = inner
     return list(model.model_fields)
+
+
+def pair(text: str, option: str) -> tuple[str, Any]:
+    """`key=value` as given after `option` on the command line; the value as JSON where it is that, else as text. Raises ConfigError."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"{option} {text}: write it as key=value")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value

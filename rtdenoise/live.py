@@ -123,7 +123,7 @@ def bar(console: Console, label: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _source_options(asked: Asked) -> dict[str, Any]:
-    options = dict(_pair(text, "--option") for text in asked.options)
+    options = dict(config.pair(text, "--option") for text in asked.options)
     if asked.path is not None:
         options["path"] = asked.path
     if asked.frames is not None:
@@ -144,18 +144,8 @@ def _fps_options(source: str, fps: str) -> dict[str, Any]:
 
 
 def _wait_for(asked: Asked) -> dict[str, Any]:
-    pairs = dict(_pair(text, "--wait-for") for text in asked.wait_for)
+    pairs = dict(config.pair(text, "--wait-for") for text in asked.wait_for)
     return pairs or ({"denoised": 1} if asked.lossless else {})
-
-
-def _pair(text: str, option: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ConfigError(f"{option} {text}: write it as key=value")
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value
 
 
 def _number(text: str) -> float:

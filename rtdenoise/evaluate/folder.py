@@ -18,7 +18,7 @@ from rtdenoise.errors import ConfigError, FileFormatError
 from rtdenoise.files import create_movie, open_movie
 from rtdenoise.frame import Pixels, StreamInfo
 from rtdenoise.metrics import Mask
-from rtdenoise.simulate import INDICATORS, Indicator, SimParams, Simulated
+from rtdenoise.simulate import KnownFromParams, SimParams, Simulated
 
 TRUTH, PARAMS = "truth.npz", "params.json"
 SUFFIXES = {"tiff": ".ome.tif", "zarr": ".ome.zarr"}
@@ -34,7 +34,7 @@ class MadeFrom(Settings):
 
 
 @dataclass(slots=True, frozen=True)
-class SavedTruth:
+class SavedTruth(KnownFromParams):
     """The truth of a folder, as `rtdenoise.metrics.Truth`; clean is (T, Y, X) float32 counts."""
 
     params: SimParams
@@ -47,21 +47,6 @@ class SavedTruth:
     def offset(self) -> float:
         """Counts without light."""
         return self.params.offset
-
-    @property
-    def frame_rate_hz(self) -> float:
-        """Frames per second."""
-        return self.params.frame_rate_hz
-
-    @property
-    def indicator(self) -> Indicator | None:
-        """None for voltage and flow."""
-        return INDICATORS[self.params.indicator] if self.params.kind == "calcium" else None
-
-    @property
-    def polarity(self) -> int:
-        """Sign of a voltage spike."""
-        return self.params.polarity
 
 
 def check_free(folder: Path, file_format: str, *, overwrite: bool) -> None:

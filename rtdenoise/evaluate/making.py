@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
@@ -41,7 +39,9 @@ def parameters(
         raise ConfigError("--preset and --params exclude each other: a params.json says everything")
     shape = (size, size) if size else None
     asked = {"seed": seed, "snr_db": snr_db, "shape": shape, "n_frames": frames}
-    changes = {key: value for key, value in asked.items() if value is not None} | dict(map(_pair, options))
+    changes = {key: value for key, value in asked.items() if value is not None} | dict(
+        config.pair(text, "--option") for text in options
+    )
     if params is None:
         return preset(name or "calcium", **changes)
     return config.build(SimParams, folders.read_params(params).model_dump() | changes, str(params))
@@ -52,13 +52,3 @@ def make(folder: Path, params: SimParams, file_format: str, *, overwrite: bool) 
     folders.check_free(folder, file_format, overwrite=overwrite)
     movie = simulate(params)
     return folders.write(folder, movie, file_format, overwrite=overwrite), movie
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ConfigError(f"--option {text}: write it as key=value")
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value

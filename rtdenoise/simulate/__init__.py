@@ -11,7 +11,7 @@ try:
 except ImportError:
     raise MissingExtraError("scipy", "live") from None
 
-from rtdenoise.simulate.movie import Simulated, simulate
+from rtdenoise.simulate.movie import KnownFromParams, Simulated, simulate
 from rtdenoise.simulate.params import INDICATORS, PRESETS, Indicator, SimParams, preset
 
-__all__ = ["INDICATORS", "PRESETS", "Indicator", "SimParams", "Simulated", "preset", "simulate"]
+__all__ = ["INDICATORS", "PRESETS", "Indicator", "KnownFromParams", "SimParams", "Simulated", "preset", "simulate"]

@@ -19,8 +19,30 @@ from rtdenoise.simulate.voltage import voltage_scene
 _SCENES = {"calcium": calcium_scene, "voltage": voltage_scene, "flow": flow_scene}
 
 
+class KnownFromParams:
+    """What the parameters alone say of a movie."""
+
+    __slots__ = ()
+    params: SimParams
+
+    @property
+    def frame_rate_hz(self) -> float:
+        """Frames per second."""
+        return self.params.frame_rate_hz
+
+    @property
+    def indicator(self) -> Indicator | None:
+        """The calcium indicator, None for voltage and flow movies."""
+        return INDICATORS[self.params.indicator] if self.params.kind == "calcium" else None
+
+    @property
+    def polarity(self) -> int:
+        """Sign of a voltage spike."""
+        return self.params.polarity
+
+
 @dataclass(slots=True, frozen=True)
-class Simulated:
+class Simulated(KnownFromParams):
     """A movie and the truth behind it.
 
     noisy: (T, Y, X) camera counts, int16 (PMT) or uint16 (sCMOS).  clean: (T, Y, X) float32 expected counts, the offset included;
@@ -40,21 +62,6 @@ class Simulated:
     depths_um: list[float]
     shifts_px: NDArray[np.float64]
     params: SimParams
-
-    @property
-    def frame_rate_hz(self) -> float:
-        """Frames per second."""
-        return self.params.frame_rate_hz
-
-    @property
-    def indicator(self) -> Indicator | None:
-        """The calcium indicator, None for voltage and flow movies."""
-        return INDICATORS[self.params.indicator] if self.params.kind == "calcium" else None
-
-    @property
-    def polarity(self) -> int:
-        """Sign of a voltage spike."""
-        return self.params.polarity
 
 
 def simulate(params: SimParams) -> Simulated:
