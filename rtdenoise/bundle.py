@@ -33,7 +33,7 @@ class NormalizationFacts(Settings):
     `fixed`: always these numbers (networks of other authors that live in camera counts).
     """
 
-    rule: Literal["mean-sd", "fixed"] = "mean-sd"
+    rule: Literal["mean-sd", "min-max", "fixed"] = "mean-sd"
     offset: float
     scale: float = Field(gt=0)
 

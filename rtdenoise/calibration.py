@@ -8,7 +8,7 @@ from rtdenoise import bundle as bundles
 from rtdenoise.engine import filters
 from rtdenoise.errors import ConfigError
 from rtdenoise.frame import Pixels
-from rtdenoise.normalize import Normalization, calibrate
+from rtdenoise.normalize import Normalization, calibrate, calibrate_range
 from rtdenoise.settings import EngineSettings
 
 NEUTRAL = Normalization(0.0, 1.0)
@@ -24,7 +24,8 @@ def frames_needed(engine: EngineSettings) -> int:
 def starting_normalization(engine: EngineSettings, first_frames: Sequence[Pixels]) -> Normalization:
     """The frozen normalisation of a stream, from its first frames (fewer than asked for when the series is shorter).
 
-    Untrained filters need none; bundles whose rule is `fixed` bring their own.
+    Untrained filters need none; bundles whose rule is `fixed` bring their own; `min-max` looks at the range of the
+    frames, `mean-sd` at their mean and sd.
     A field without any contrast (a closed shutter) takes its level, and the contrast of the training data.
     """
     if engine.model in filters.FILTERS:
@@ -33,6 +34,6 @@ def starting_normalization(engine: EngineSettings, first_frames: Sequence[Pixels
     if engine.normalization == "bundle" or shipped.rule == "fixed":
         return Normalization(shipped.offset, shipped.scale)
     try:
-        return calibrate(first_frames)
+        return (calibrate_range if shipped.rule == "min-max" else calibrate)(first_frames)
     except ConfigError:
         return Normalization(float(first_frames[0].flat[0]), shipped.scale)

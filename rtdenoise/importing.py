@@ -18,13 +18,15 @@ from rtdenoise.errors import ConfigError, FileFormatError
 from rtdenoise.export import BundleFacts, export_bundle
 from rtdenoise.methods import base
 from rtdenoise.methods.base import Method, Network
-from rtdenoise.normalize import Normalization
+from rtdenoise.normalize import Normalization, calibrate_range
 from rtdenoise.train import movies
 
 EIGHT_BITS = 255.0
 """Counts per unit of networks with fixed units that do not say otherwise: 8-bit frames / 255 (sheets A 5.5, 6.5)."""
 MOVIE_FRAMES = 2000
 """Read from the start of a movie for its mean and sd; the training's own default."""
+RANGE_EVERY = 30
+"""One frame in so many shows the range of a movie: one a second of most. Engineering choice; all would fill the memory."""
 SCALE = "scale"
 """The fact by which a loader is told counts per unit; it is given as a number of its own, not among the settings."""
 
@@ -44,9 +46,10 @@ def import_checkpoint(
     """Write the authors' weights in `path` as a bundle into `out`; returns one line about it.
 
     settings: facts that the file does not store, as `key=value`.
-    Normalisation: a method whose networks eat frames of mean 0 and sd 1 gets a bundle that is calibrated on every field
-    of view; `counts` only stands in where nothing can be calibrated (0 and 1 when not given), except for weights that
-    live in counts (FAST), where it is needed. A method of fixed units gets a bundle that is never calibrated.
+    Normalisation: a method whose networks eat frames of mean 0 and sd 1, or of counts from 0 to 1, gets a bundle that is
+    calibrated on every field of view; `counts` only stands in where nothing can be calibrated (0 and 1 when not given),
+    except for weights that live in counts (FAST), where it is needed. A method of fixed units gets a bundle that is never
+    calibrated.
     Raises FileFormatError for a file that is no checkpoint of the method, ConfigError for a setting or number that does
     not fit, EngineError when the graph differs from the network.
     """
@@ -109,7 +112,12 @@ def _normalization(method: Method, counts: Counts) -> Normalization:
             raise ConfigError(f"{method.name} eats counts times a fixed factor, which no movie shows; give --scale")
         usual = EIGHT_BITS if parameter is None else float(parameter.default)
     elif counts.movie:
-        return movies.from_file(counts.movie, MOVIE_FRAMES).normalization
+        movie = movies.from_file(counts.movie, MOVIE_FRAMES)
+        return (
+            calibrate_range(list(movie.counts[::RANGE_EVERY]))
+            if method.upstream_units == "min-max"
+            else movie.normalization
+        )
     elif parameter is not None and counts.scale is None:
         raise ConfigError(
             f"the weights of {method.name} live in counts: give --scale (sd of the movies they were trained on) or --movie"

@@ -14,6 +14,13 @@ from rtdenoise.frame import Pixels
 CALIBRATION_FRAMES = 8
 """Frames a calibration looks at. Engineering choice: half a million pixels fix mean and sd to 0.2 % and the live view waits 0.3 s."""
 
+BRIGHTEST_PERCENT = 99.999
+"""Percentile that counts as the brightest pixel, so that one hot pixel does not (sheet C 2.5)."""
+HEADROOM = 2.0
+"""Range of a network for counts from 0 to 1, in ranges of the calibration frames. Engineering choice: cells that were
+silent during calibration may become twice as bright as the brightest then before a network that ends at 1 cuts them.
+"""
+
 
 @dataclass(slots=True, frozen=True)
 class Normalization:
@@ -56,12 +63,32 @@ def calibrate(frames: Sequence[Pixels]) -> Normalization:
     The standard deviation takes the place of the detector gain, which upstream leaves in the weights.
     Raises ConfigError when no frame is given or all pixels are equal.
     """
-    if not frames:
-        raise ConfigError("calibration needs at least one frame")
-    stack = np.stack([np.asarray(f, dtype=np.float64) for f in frames])
+    stack = _stacked(frames).astype(np.float64)
     scale = float(stack.std())
     if scale == 0.0:
-        raise ConfigError(
-            f"calibration saw only the value {stack.flat[0]:g}: is the shutter closed or the detector off?"
-        )
+        raise _without_contrast(stack)
     return Normalization(float(stack.mean()), scale)
+
+
+def calibrate_range(frames: Sequence[Pixels]) -> Normalization:
+    """Darkest and brightest of the first frames of a field of view, for networks that expect counts from 0 to 1.
+
+    The authors of SN2N scale every frame by its own (sheet C 2.5), which makes movies flicker and loses absolute
+    intensity; here one range serves all frames, with `HEADROOM` for what comes later.
+    Raises ConfigError when no frame is given or the range is empty.
+    """
+    stack = _stacked(frames).astype(np.float32)
+    low, high = np.percentile(stack, [0.0, BRIGHTEST_PERCENT])
+    if not high > low:
+        raise _without_contrast(stack)
+    return Normalization(float(low), HEADROOM * float(high - low))
+
+
+def _stacked(frames: Sequence[Pixels]) -> Pixels:
+    if not frames:
+        raise ConfigError("calibration needs at least one frame")
+    return np.stack([np.asarray(frame) for frame in frames])
+
+
+def _without_contrast(stack: Pixels) -> ConfigError:
+    return ConfigError(f"calibration saw only the value {stack.flat[0]:g}: is the shutter closed or the detector off?")

@@ -1,4 +1,4 @@
-"""A whole network that was pickled instead of its weights, as the authors of UMVD do (sheet A 5.7).
+"""A whole network that was pickled instead of its weights, as the authors of UMVD and SN2N do (sheets A 5.7, C 2.7).
 
 Every class such a file names becomes `Inert`, which keeps what it is given and does nothing.
 """
@@ -16,14 +16,24 @@ from rtdenoise.errors import FileFormatError
 
 AUTHORS = ("model.", "__main__.")
 """Modules of the authors' classes, as pickled from their program or run as a script (sheet A 5.7)."""
+SN2N_CLASSES = {
+    f"SN2N.models.{name}_{dims}d" for name in ("Unet", "DoubleConv", "Down", "Up", "OutConv") for dims in (2, 3)
+}
+"""Classes of the authors' networks; the sheet (C 2.7) lists the parts in two dimensions, those in three are named alike."""
 LAYERS = {
     "torch.nn.modules.conv.Conv2d",
     "torch.nn.modules.padding.ReplicationPad2d",
     "torch.nn.modules.activation.ReLU",
     "torch.nn.modules.pooling.MaxPool2d",
     "torch.nn.modules.upsampling.Upsample",
+    "torch.nn.modules.activation.LeakyReLU",
+    "torch.nn.modules.batchnorm.BatchNorm2d",
+    "torch.nn.modules.batchnorm.BatchNorm3d",
+    "torch.nn.modules.container.Sequential",
+    "torch.nn.modules.conv.Conv3d",
+    "torch.nn.modules.pooling.MaxPool3d",
 }
-"""Layers of that network (sheet A 5.7)."""
+"""Layers of those networks (sheets A 5.7, C 2.7)."""
 ASIDES = {"argparse.Namespace", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype"}
 """What training programs store beside the weights: their arguments (sheet A 6.7), their best score."""
 UPSTREAM_LEVEL = 64
@@ -42,7 +52,7 @@ class Inert:
 
 def is_harmless(name: str) -> bool:
     """Whether a name that a pickle wants called may be answered with `Inert`."""
-    return name.startswith(AUTHORS) or name in LAYERS or name in ASIDES
+    return name.startswith(AUTHORS) or name in SN2N_CLASSES | LAYERS | ASIDES
 
 
 def checkpoint_of(path: Path, module: Inert) -> Checkpoint:

@@ -34,7 +34,7 @@ class BundleFacts:
 
     name: str
     normalization: Normalization
-    rule: Literal["mean-sd", "fixed"] = "mean-sd"
+    rule: Literal["mean-sd", "min-max", "fixed"] = "mean-sd"
     frame_rate_hz: float | None = None
     pixel_um: float | None = None
     indicator: str | None = None

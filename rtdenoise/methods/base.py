@@ -130,8 +130,8 @@ class Method:
     merge: how overlapping windows become one frame (`halving`: each later window replaces a frame by the mean of old
     and new; see `Manifest.merge`).
     from_upstream: strict loader of the authors' tensors; `facts` are what their checkpoint does not store.
-    upstream_units: what the authors' networks eat: frames normalised by mean and sd as ours, or camera counts times a
-    fixed factor (`fixed`: such a bundle is never calibrated).
+    upstream_units: what the authors' networks eat: frames normalised by mean and sd as ours, by minimum and maximum
+    (`min-max`), or camera counts times a fixed factor (`fixed`: such a bundle is never calibrated).
     terms: what the authors' licence or patents mean for their weights and for this method, one sentence.
     """
 
@@ -144,7 +144,7 @@ class Method:
     blind: bool = False
     merge: Literal["none", "halving"] = "none"
     from_upstream: Callable[..., Network] | None = None
-    upstream_units: Literal["mean-sd", "fixed"] = "mean-sd"
+    upstream_units: Literal["mean-sd", "min-max", "fixed"] = "mean-sd"
     terms: str = ""
 
 
