@@ -1,16 +1,22 @@
-"""The README's consumer is a program that runs."""
+"""The README's consumer is a program that runs, and its table of methods is what is registered, shipped and measured."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from rtdenoise import catalogue
 from rtdenoise.session import Session
 from tests.runs import settings
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+TABLE = ROOT / "tools" / "method_table.py"
 
 
 def snippet() -> str:
@@ -38,3 +44,39 @@ def test_the_consumer_in_the_readme_has_ten_lines_and_prints_every_frame_it_gets
     assert summary.delivered == 60
     assert [int(line[0]) for line in lines] == list(range(60))
     assert all(float(line[1]) >= 0 for line in lines)
+
+
+@pytest.fixture
+def table() -> str:
+    """What stands between the generator's two comments."""
+    block = re.search(r"<!-- methods: written.*?-->\n(.*?)<!-- methods: end -->", README.read_text("utf-8"), re.S)
+    assert block
+    return block[1]
+
+
+def test_the_table_of_methods_is_what_its_generator_gives() -> None:
+    pytest.importorskip("torch", reason="the methods, whose titles the table shows, need the train extra")
+    done = subprocess.run([sys.executable, TABLE, "--check"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_shipped_model_has_a_row_with_its_look_ahead_and_what_was_measured(table: str) -> None:
+    report = json.loads((ROOT / "export" / "reports" / "quality-models.json").read_text("utf-8"))
+    waits = {row["model"]: row["lookahead_frames"] for row in report["results"]}
+    for name in catalogue.registered()["bundles"]:
+        (row,) = [line for line in table.splitlines() if f"[{name}](models/{name}/card.md)" in line]
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        if name in waits:
+            assert cells[2] == str(waits[name])
+            assert re.fullmatch(r"[+-]\d+\.\d( / [+-]\d+\.\d)?", cells[5])
+        else:
+            assert cells[5] == "not measured yet"
+
+
+def test_every_method_has_a_row_even_without_a_model(table: str) -> None:
+    methods = pytest.importorskip("rtdenoise.methods.base", reason="titles of methods need the train extra")
+    for name in catalogue.registered()["methods"]:
+        short = methods.load(name).title.partition(":")[0]
+        rows = [line for line in table.splitlines() if re.match(rf"\| \[?{re.escape(short)}(\]\(| \|)", line)]
+        assert rows, name
+        assert all("models/" in row or "no model yet" in row for row in rows)
