@@ -22,10 +22,44 @@ DEMO = "fast-simulated"
 
 
 class WindowFacts(Settings):
-    """The window of the exported graph: T frames in, the positions in `emits` out."""
+    """The window of the exported graph: T frames in, the positions in `emits` out.
+
+    hop: how many of them a run keeps at most, those in the middle; None for all.
+    """
 
     size: int = Field(ge=1)
     emits: tuple[int, ...]
+    hop: int | None = Field(default=None, ge=1)
+
+
+class StateFacts(Settings):
+    """One tensor that a network carries from step to step: (1, maps, frames, Y / 2**level, X / 2**level) float32."""
+
+    maps: int = Field(ge=1)
+    frames: int = Field(ge=1)
+    level: int = Field(ge=0)
+
+    def shape(self, frame: tuple[int, int]) -> tuple[int, int, int, int, int]:
+        """For frames (Y, X)."""
+        return (1, self.maps, self.frames, frame[0] >> self.level, frame[1] >> self.level)
+
+
+class StepFacts(Settings):
+    """A network that carries what it computed: each step takes `len(emits)` new frames and gives the frames `emits` of the
+    window that ends with them, as one pass over the whole movie would.
+
+    inputs: (first, stop) in the window of the frames that a step takes, those that enter first of all; after the steps
+    from where these begin with the window to where they end with it, nothing is left of the zeros the states began with.
+    phase: frames that one pass over the window would need before it for its poolings to fall where the steps' do.
+    multiple: what Y and X of the graph are multiples of; other frames are filled up with copies of their last pixels.
+    """
+
+    size: int = Field(ge=1)
+    emits: tuple[int, ...]
+    inputs: tuple[tuple[int, int], ...]
+    states: tuple[StateFacts, ...]
+    phase: int = Field(default=0, ge=0)
+    multiple: int = Field(default=1, ge=1)
 
 
 class NormalizationFacts(Settings):
@@ -43,7 +77,8 @@ class Manifest(Settings):
 
     graphs: role -> file. `window` is the whole network, (1, T, Y, X) normalised -> (1, K, Y, X). A network whose older frames
     can be computed before the newest arrive also has `older` (1, T - newest_frames, Y, X) -> (1, K, Y, X) and
-    `newest` (1, newest_frames, Y, X) + that -> the same as `window`.
+    `newest` (1, newest_frames, Y, X) + that -> the same as `window`. A network with `step` facts has that graph too: frames
+    and states -> (1, K, Y, X) and the next states.
     min_side: the smallest Y and X, px.
     merge: `halving` when overlapping outputs are averaged 1/2, 1/4, ... (FAST), `none` otherwise.
     """
@@ -57,6 +92,8 @@ class Manifest(Settings):
     merge: Literal["none", "halving"] = "none"
     graphs: dict[str, str]
     newest_frames: int = 0
+    step: StepFacts | None = None
+    latency_cost_db: dict[int, float] = Field(default={}, description="look-ahead -> PSNR lost against the full output")
     precision: Literal["fp32", "fp16"] = "fp32"
     normalization: NormalizationFacts
     frame_rate_hz: float | None = None
@@ -129,6 +166,14 @@ def write(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
     complete = manifest.model_copy(update={"checksums": sums, "created": manifest.created or now})
     _write_atomically(path / MANIFEST, (complete.model_dump_json(indent=2) + "\n").encode())
     return Bundle(path, complete)
+
+
+def annotate(path: Path, **changes: Any) -> Bundle:
+    """Replace fields of the manifest that no graph depends on; the other files stay. Raises BundleError as `read` does."""
+    bundle = read(path)
+    manifest = bundle.manifest.model_copy(update=changes)
+    _write_atomically(bundle.path / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
+    return read(bundle.path)
 
 
 def _verify(path: Path, file: str, wanted: str) -> None:

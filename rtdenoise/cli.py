@@ -26,7 +26,9 @@ err = Console(stderr=True)
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Bundle name or folder, or an untrained filter.")]
 Backend = Annotated[str, typer.Option("--engine", "-e", help="auto, openvino-bf16, openvino-fp32 or onnxruntime-cpu.")]
-Latency = Annotated[str, typer.Option(help="full: best quality, waits for later frames. causal: no look-ahead.")]
+Latency = Annotated[
+    str, typer.Option(help="full: best quality, waits for later frames. causal: for none. Or for how many.")
+]
 Hop = Annotated[int | None, typer.Option(help="New frames per network run; default: the smallest that keeps up.")]
 Threads = Annotated[int, typer.Option(help="Threads of the engine; 0: all cores.")]
 Norm = Annotated[str, typer.Option("--normalization", help="calibrate: on the first frames. bundle: as in training.")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -26,11 +26,11 @@ class SourceChoice(Settings):
 
 
 class EngineSettings(Settings):
-    """Which model denoises, on what, how late. hop None: the smallest that keeps up."""
+    """Which model denoises, on what, how late. latency: a number is the look-ahead in frames. hop None: the smallest that keeps up."""
 
     model: str = "fast-simulated"
     backend: str = "auto"
-    latency: Literal["full", "causal"] = "full"
+    latency: Literal["full", "causal"] | Annotated[int, Field(ge=0)] = "full"
     hop: int | None = Field(default=None, ge=1)
     threads: int = Field(default=0, ge=0, description="0: all cores")
     normalization: Literal["calibrate", "bundle"] = "calibrate"

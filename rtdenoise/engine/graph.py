@@ -1,4 +1,4 @@
-"""One compiled network graph on one device: arrays in, one array out."""
+"""One compiled network graph on one device: arrays in, arrays out."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Array = NDArray[np.float32]
 
 
 class Graph(Protocol):
-    """A graph compiled for fixed shapes. `run` blocks, writes into `out` and keeps references to nothing else."""
+    """A graph compiled for fixed shapes. `run` blocks, writes into `outs`, one array per output, and keeps nothing else."""
 
-    def run(self, inputs: tuple[Array, ...], out: Array) -> None: ...
+    def run(self, inputs: tuple[Array, ...], *outs: Array) -> None: ...
 
 
 class Runtime(Protocol):

@@ -9,15 +9,16 @@ from pathlib import Path
 
 from rtdenoise import bundle as bundles
 from rtdenoise.bundle import Bundle
-from rtdenoise.engine import filters
+from rtdenoise.engine import dial, filters
 from rtdenoise.engine.base import Engine, EngineInfo
+from rtdenoise.engine.dial import Latency
 from rtdenoise.engine.graph import Graph, Runtime
-from rtdenoise.engine.merged import BlockGraphs, Latency, MergedEngine
+from rtdenoise.engine.merged import BlockGraphs, MergedEngine
 from rtdenoise.engine.ort import OrtRuntime
 from rtdenoise.engine.ov import OpenVinoRuntime
+from rtdenoise.engine.stepped import SteppedEngine, graph_shapes
 from rtdenoise.engine.window import WindowEngine
 from rtdenoise.errors import ConfigError, EngineError, MissingExtraError
-from rtdenoise.frame import WindowSpec
 from rtdenoise.settings import EngineSettings
 
 BACKENDS: dict[str, Callable[[int], Runtime]] = {
@@ -71,7 +72,11 @@ class EngineFactory:
         if min(self.shape) < bundle.manifest.min_side:
             side = bundle.manifest.min_side
             raise ConfigError(f"{bundle.name} needs frames of at least {side} x {side} px, these are {self.shape}")
-        return self._merged(bundle) if bundle.manifest.merge == "halving" else self._window(bundle)
+        if bundle.manifest.merge == "halving":
+            return self._merged(bundle)
+        if dial.runs_stepped(bundle, self.choice.latency):
+            return self._stepped(bundle)
+        return self._window(bundle)
 
     def with_hop(self, hop: int) -> EngineFactory:
         """The same choice at another hop, sharing what is compiled."""
@@ -82,11 +87,17 @@ class EngineFactory:
         """Hops this model can run at, smallest first, beginning with the chosen one."""
         if self.choice.model in filters.FILTERS:
             return [self.choice.hop]
-        powers = [2**k for k in range(8) if 2**k <= len(self._bundle().manifest.window.emits)]
-        return [self.choice.hop, *(hop for hop in powers if hop > self.choice.hop)]
+        return dial.hops_of(self._bundle(), self.choice.latency, self.choice.hop)
+
+    def latencies(self) -> list[int]:
+        """Look-aheads in frames that this model can run at as it is, ascending; the last is the full output's."""
+        if self.choice.model in filters.FILTERS:
+            return [filters.create(self.choice.model, self.shape).window.lookahead]
+        return dial.lookaheads_of(self._bundle())
 
     def _merged(self, bundle: Bundle) -> MergedEngine:
         size, n_newest = bundle.manifest.window.size, bundle.manifest.newest_frames
+        latency = dial.merging(bundle, self.choice.latency)
         whole = self._graph(bundle, "window", ((1, size, *self.shape),))
         graphs = BlockGraphs(whole)
         if n_newest:
@@ -94,23 +105,19 @@ class EngineFactory:
             older = self._graph(bundle, "older", ((1, size - n_newest, *self.shape),))
             newest = self._graph(bundle, "newest", ((1, n_newest, *self.shape), partial))
             graphs = BlockGraphs(whole, older, newest, n_newest)
-        return MergedEngine(graphs, size, self.choice.hop, self.choice.latency, self.shape, self._info(bundle))
+        return MergedEngine(graphs, size, self.choice.hop, latency, self.shape, self._info(bundle))
 
     def _window(self, bundle: Bundle) -> WindowEngine:
-        facts = bundle.manifest.window
-        waits = facts.size - 1 - facts.emits[-1]
-        if self.choice.latency == "causal" and waits:
-            raise ConfigError(
-                f"{bundle.name} has no output without look-ahead: it waits for {waits} frames; leave causal out"
-            )
-        emits = (
-            facts.emits[-self.choice.hop :]
-            if self.choice.latency == "causal"
-            else _central(facts.emits, self.choice.hop)
-        )
-        spec = WindowSpec(facts.size, emits, self.choice.hop)
+        facts, spec = bundle.manifest.window, dial.window_of(bundle, self.choice.latency, self.choice.hop)
         graph = self._graph(bundle, "window", ((1, facts.size, *self.shape),))
         return WindowEngine(graph, facts.emits, spec, self.shape, self._info(bundle))
+
+    def _stepped(self, bundle: Bundle) -> SteppedEngine:
+        dial.window_of(bundle, self.choice.latency, self.choice.hop)  # refuses another hop
+        facts = bundle.manifest.step
+        assert facts is not None
+        graph = self._graph(bundle, "step", graph_shapes(facts, self.shape))
+        return SteppedEngine(graph, facts, self.shape, self._info(bundle))
 
     def _bundle(self) -> Bundle:
         opened = self._opened
@@ -171,8 +178,3 @@ def open_runtime(backend: str, threads: int = 0, refused: list[str] | None = Non
         except (MissingExtraError, EngineError) as error:
             reasons.append(f"{name}: {error}")
     raise EngineError(f"no engine can run here: {'; '.join(reasons)}")
-
-
-def _central(emits: tuple[int, ...], hop: int) -> tuple[int, ...]:
-    start = (len(emits) - hop) // 2
-    return emits[start : start + hop]

@@ -17,10 +17,10 @@ from rtdenoise.engine.graph import Graph
 from rtdenoise.errors import WindowError
 from rtdenoise.frame import WindowSpec
 
-Latency = Literal["full", "causal"]
+Merging = Literal["full", "causal"]
 
 
-def merged_window(block: int, hop: int, latency: Latency) -> WindowSpec:
+def merged_window(block: int, hop: int, latency: Merging) -> WindowSpec:
     """Window of the merged network over blocks of `block` frames that start every `hop` frames.
 
     full: a frame is the average of all blocks that contain it (FAST sheet 1.3), look-ahead block - 1 for the first frame of a hop.
@@ -51,7 +51,7 @@ class MergedEngine:
     """
 
     def __init__(
-        self, graphs: BlockGraphs, block: int, hop: int, latency: Latency, shape: tuple[int, int], info: EngineInfo
+        self, graphs: BlockGraphs, block: int, hop: int, latency: Merging, shape: tuple[int, int], info: EngineInfo
     ) -> None:
         self.window = merged_window(block, hop, latency)
         self._graphs, self._block, self._hop, self._latency, self._info = graphs, block, hop, latency, info

@@ -50,11 +50,12 @@ class OrtGraph:
         self._session = session
         self._binding = session.io_binding()  # type: ignore[attr-defined]
         self._inputs = [i.name for i in session.get_inputs()]  # type: ignore[attr-defined]
-        self._output = session.get_outputs()[0].name  # type: ignore[attr-defined]
+        self._outputs = [o.name for o in session.get_outputs()]  # type: ignore[attr-defined]
 
-    def run(self, inputs: tuple[Array, ...], out: Array) -> None:
-        """Run on C-contiguous float32 `inputs`, writing into `out`; no copy on either side."""
+    def run(self, inputs: tuple[Array, ...], *outs: Array) -> None:
+        """Run on C-contiguous float32 `inputs`, writing into `outs`; no copy on either side."""
         for name, array in zip(self._inputs, inputs, strict=True):
             self._binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
-        self._binding.bind_output(self._output, "cpu", 0, np.float32, out.shape, out.ctypes.data)
+        for name, array in zip(self._outputs, outs, strict=True):
+            self._binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
         self._session.run_with_iobinding(self._binding)  # type: ignore[attr-defined]

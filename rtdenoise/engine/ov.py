@@ -61,13 +61,14 @@ class OpenVinoGraph:
         self._request = compiled.create_infer_request()
         self._bound: list[Any] = []
 
-    def run(self, inputs: tuple[Array, ...], out: Array) -> None:
-        """Run on C-contiguous float32 `inputs`, writing into `out`; no copy on either side."""
+    def run(self, inputs: tuple[Array, ...], *outs: Array) -> None:
+        """Run on C-contiguous float32 `inputs`, writing into `outs`; no copy on either side."""
         # The request does not keep its tensors alive: a tensor freed before infer() is a segmentation fault.
-        self._bound = [self._tensor(array, shared_memory=True) for array in (*inputs, out)]
-        for i, tensor in enumerate(self._bound[:-1]):
+        self._bound = [self._tensor(array, shared_memory=True) for array in (*inputs, *outs)]
+        for i, tensor in enumerate(self._bound[: len(inputs)]):
             self._request.set_input_tensor(i, tensor)
-        self._request.set_output_tensor(self._bound[-1])
+        for i, tensor in enumerate(self._bound[len(inputs) :]):
+            self._request.set_output_tensor(i, tensor)
         self._request.infer()
 
 

@@ -19,12 +19,13 @@ from rtdenoise.export import parity
 from rtdenoise.export import target as targets
 from rtdenoise.export.parity import Report
 from rtdenoise.export.target import Target
-from rtdenoise.export.to_onnx import HalfInside, to_onnx
+from rtdenoise.export.to_onnx import HalfInside, StepHalfInside, step_to_onnx, to_onnx
+from rtdenoise.frame import WindowSpec
 from rtdenoise.methods import base
 from rtdenoise.methods.base import Method, Network
 from rtdenoise.normalize import Normalization
 
-FILES = {"window": "model.onnx", "older": "older.onnx", "newest": "newest.onnx"}
+FILES = {"window": "model.onnx", "older": "older.onnx", "newest": "newest.onnx", "step": "step.onnx"}
 WEIGHTS = "weights.npz"
 
 
@@ -54,16 +55,19 @@ def export_bundle(
     deployed = network.eval().deploy(**target.deploy)
     graphs = _graphs(network, deployed, half=target.precision == "fp16")
     gaps = parity.compare(network, graphs, deployed.newest_frames, target)
+    if deployed.step is not None:
+        gaps += parity.compare_steps(network, graphs["step"], deployed.step)
     parity.refuse(gaps, target, facts.name)
     manifest = Manifest(
         name=facts.name,
         method=method.name,
         method_config=network.facts,
-        window=WindowFacts(size=network.window.size, emits=tuple(network.window.emits)),
+        window=_window_facts(network.window),
         min_side=network.min_side,
         merge=method.merge,
         graphs={role: FILES[role] for role in graphs},
         newest_frames=deployed.newest_frames,
+        step=deployed.step,
         precision=target.precision,
         normalization=NormalizationFacts(
             rule=facts.rule, offset=facts.normalization.offset, scale=facts.normalization.scale
@@ -132,9 +136,19 @@ def _graphs(network: Network, deployed: base.Deployment, *, half: bool) -> dict[
     outputs = {"window": "denoised", "older": "partial", "newest": "denoised"}
     graphs = {}
     for role, module in deployed.graphs.items():
+        if role == "step" and deployed.step is not None:
+            step = StepHalfInside(deepcopy(module)) if half else module
+            graphs[role] = step_to_onnx(step, deployed.step)
+            continue
         form = HalfInside(deepcopy(module)) if half else module
         graphs[role] = to_onnx(form, inputs[role], outputs[role])
     return graphs
+
+
+def _window_facts(spec: WindowSpec) -> WindowFacts:
+    """`hop` is for networks that give more frames than a run should keep."""
+    kept = spec.hop if 1 < spec.hop < len(spec.emits) else None
+    return WindowFacts(size=spec.size, emits=tuple(spec.emits), hop=kept)
 
 
 def _weights(network: Network) -> bytes:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from rtdenoise.bundle import StepFacts
 from rtdenoise.config import Settings
 from rtdenoise.errors import EngineError, MissingExtraError
 from rtdenoise.export.target import Target
@@ -16,6 +18,8 @@ from rtdenoise.methods.base import Network
 
 ODD = (61, 83)
 """The second size: not square, odd, so that a size frozen into the graph shows."""
+STEPPED = ((64, 88), (40, 48))
+"""Sizes at which steps are compared with one pass over 100 frames or so: small ones. Engineering choice."""
 BRIGHT = 0.001
 """Share of pixels that count as bright (engines sheet 5)."""
 
@@ -55,6 +59,33 @@ def compare(network: Network, graphs: Mapping[str, bytes], newest_frames: int, t
     return gaps
 
 
+def compare_steps(network: Network, graph: bytes, step: StepFacts) -> list[Gap]:
+    """The step graph, run through one window from empty states, against the network's one pass over the whole window."""
+    gaps = []
+    for shape in STEPPED:
+        frames = probe_frames(step.size, shape)
+        after = -(step.phase + step.size) % len(step.emits)
+        padded = np.pad(frames, ((0, 0), (step.phase, after), (0, 0), (0, 0)))
+        with torch.no_grad():
+            whole = network.eval()(torch.from_numpy(padded)).numpy()
+        wanted = whole[:, step.phase + step.emits[0] :][:, : len(step.emits)]
+        gaps.append(_gap("step", shape, _stepped(graph, frames, step), wanted))
+    return gaps
+
+
+def _stepped(graph: bytes, frames: Array, step: StepFacts) -> Array:
+    session, hop = _session(graph), len(step.emits)
+    carried = [np.zeros(state.shape(frames.shape[-2:]), np.float32) for state in step.states]
+    outputs: list[Array] = []
+    for behind in range(step.inputs[0][0], -1, -hop):
+        parts = [frames[:, max(0, first - behind) :][:, : stop - first] for first, stop in step.inputs]
+        names = [i.name for i in session.get_inputs()]
+        inputs = {n: np.ascontiguousarray(a) for n, a in zip(names, [*parts, *carried], strict=True)}
+        outputs = [np.asarray(o, np.float32) for o in session.run(None, inputs)]
+        carried = outputs[1:]
+    return outputs[0]
+
+
 def refuse(gaps: list[Gap], target: Target, name: str) -> None:
     """Raise EngineError that names the worst excess over the target's tolerances, if there is one."""
     limits = target.tolerance
@@ -90,15 +121,18 @@ def _outputs(graphs: Mapping[str, bytes], frames: Array, newest_frames: int) -> 
 
 
 def _run(graph: bytes, inputs: Mapping[str, Array]) -> Array:
+    contiguous = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+    return np.asarray(_session(graph).run(None, contiguous)[0], dtype=np.float32)
+
+
+def _session(graph: bytes) -> Any:
     try:
         import onnxruntime
     except ImportError:
         raise MissingExtraError("onnxruntime", "cpu") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    contiguous = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
-    return np.asarray(session.run(None, contiguous)[0], dtype=np.float32)
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _gap(form: str, shape: tuple[int, int], output: Array, wanted: Array) -> Gap:

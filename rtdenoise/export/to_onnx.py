@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import onnx
 import onnxslim
 import torch
 from torch import Tensor, nn
 
+from rtdenoise.bundle import StepFacts
 from rtdenoise.errors import EngineError
 
 OPSET = 20
+SIDE = 16384
 TRACED = (40, 48)
 """Size the graph is traced at; parity checks others, because a frozen size shows only there (engines sheet 1)."""
 
@@ -34,22 +38,68 @@ class HalfInside(nn.Module):
         return self.module(*inputs).float()  # type: ignore[no-any-return]
 
 
+class StepHalfInside(nn.Module):
+    """A step that computes in FP16 behind float32 frames, states and outputs."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module.half()
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        return tuple(output.float() for output in self.module(*(x.half() for x in inputs)))
+
+
 def to_onnx(module: nn.Module, channels: dict[str, int], output: str) -> bytes:
     """`module` as ONNX. channels: input name -> frames or maps; every input is (1, channels, Y, X) float32.
 
     Raises EngineError when the exported graph is not valid.
     """
     inputs = tuple(torch.zeros(1, n, *TRACED) for n in channels.values())
-    free = {2: torch.export.Dim("Y", min=8, max=16384), 3: torch.export.Dim("X", min=8, max=16384)}
+    free = {2: torch.export.Dim("Y", min=8, max=SIDE), 3: torch.export.Dim("X", min=8, max=SIDE)}
+    return _exported(module, inputs, list(channels), [output], tuple(free for _ in inputs))
+
+
+def step_to_onnx(module: nn.Module, step: StepFacts) -> bytes:
+    """A step as ONNX: frames (1, n, Y, X) and states in, denoised frames and the next states out; dynamic in Y and X.
+
+    Raises EngineError when the exported graph is not valid.
+    """
+    levels = 1 + max(state.level for state in step.states)
+    coarse = {name: torch.export.Dim(name, min=2, max=SIDE >> (levels - 1)) for name in ("y", "x")}
+    sides = [
+        {name: (dim if (n := 1 << (levels - 1 - i)) == 1 else n * dim) for name, dim in coarse.items()}
+        for i in range(levels)
+    ]
+    frames = [torch.zeros(1, stop - first, *TRACED) for first, stop in step.inputs]
+    states = [torch.zeros(1, s.maps, s.frames, *(side >> s.level for side in TRACED)) for s in step.states]
+    free = [{2: sides[0]["y"], 3: sides[0]["x"]} for _ in frames]
+    free += [{3: sides[s.level]["y"], 4: sides[s.level]["x"]} for s in step.states]
+    carried = [f"state_{i}" for i in range(len(states))]
+    names = [f"frames_{i}" for i in range(len(frames))] + carried
+    outputs = ["denoised", *(f"next_{name}" for name in carried)]
+    return _exported(module, (*frames, *states), names, outputs, _nested(module, free))
+
+
+def _nested(module: nn.Module, free: list[Any]) -> tuple[Any, ...]:
+    """Sizes nested as the arguments of `forward` are: what a `*argument` takes is one tuple."""
+    kinds = [p.kind for p in inspect.signature(module.forward).parameters.values()]
+    named = sum(kind is not inspect.Parameter.VAR_POSITIONAL for kind in kinds)
+    return (*free[:named], tuple(free[named:]))
+
+
+def _exported(
+    module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], outputs: list[str], shapes: tuple[Any, ...]
+) -> bytes:
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(),
             inputs,
             dynamo=True,
             opset_version=OPSET,
-            input_names=list(channels),
-            output_names=[output],
-            dynamic_shapes=tuple(free for _ in inputs),
+            input_names=names,
+            output_names=outputs,
+            dynamic_shapes=shapes,
             verbose=False,
         )
         if program is None:

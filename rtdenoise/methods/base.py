@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rtdenoise import registry
+from rtdenoise.bundle import StepFacts
 from rtdenoise.errors import ConfigError
 from rtdenoise.frame import WindowSpec
 
@@ -21,10 +22,12 @@ class Deployment:
     """A network rewritten to run, without BatchNorm, by role (see `rtdenoise.bundle.Manifest.graphs`).
 
     newest_frames: frames that `newest` takes; 0 when only the whole `window` exists.
+    step: what the graph `step` takes and carries, where the network runs as a stream.
     """
 
     graphs: Mapping[str, nn.Module]
     newest_frames: int = 0
+    step: StepFacts | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -42,6 +45,7 @@ class Network(nn.Module):
     """`(B, T, Y, X)` normalised frames -> `(B, K, Y, X)`, T = `window.size`, K = `len(window.emits)`; any Y and X of at
     least `min_side`.
 
+    A network that gives all frames of its block says in `window.hop` how many a run should keep, those in the middle.
     `facts` rebuild it: `method.network(**network.facts)`.  unseen: positions of the window that no output depends on.
     stages: present when `forward` is `encode` and `fuse`.
     """

@@ -1,0 +1,125 @@
+"""The 3-D U-Net run as a stream: the work of a frame is done once, and what later frames need of it is carried on.
+
+A step takes 8 new frames and gives 8 old ones, equal to what one pass over the whole movie gives there (sheet B 4.9 and
+appendix A). All poolings stay in phase when a step ends 6 frames after a multiple of 8: then every level has whole pairs
+and nothing is held back. The frames `8k + 2 .. 8k + 9` come out when frame `8k + 53` is in, 44 to 51 frames later, which
+is as far as the network looks. The first skip (50 frames of full-size maps) is not carried but made again from the
+frames, which the stream keeps anyhow: some 10 % more multiplications for most of the memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rtdenoise.nn.unet3d import EIGHTH, LEVELS, DoubleConv, UNet3d
+
+LOOKAHEAD = 44
+WINDOW = 100
+"""Frames that 8 outputs depend on: 48 before the first of them, 44 after the last (sheet B 3.2, measured)."""
+EMITS = range(WINDOW - LOOKAHEAD - EIGHTH, WINDOW - LOOKAHEAD)
+NEWEST = (WINDOW - EIGHTH - 4, WINDOW)
+"""Frames of the window that enter: 8 new ones, and four that the first level, which carries nothing, takes again."""
+AROUND = (EMITS.start - 2, EMITS.stop + 4)
+"""Frames of the window that the first skip is made of."""
+PHASE = 2
+"""Frames before the window at which the poolings' first group of 8 begins."""
+WAITS = (6, 18)
+"""Frames, of their level, that the third and the second skip wait for what is up-sampled to meet them."""
+DOUBLING = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+"""(4, 3) from a kernel after nearest-neighbour doubling to the same kernel as a transposed convolution of stride 2."""
+
+
+@dataclass(slots=True, frozen=True)
+class State:
+    """One carried tensor: (1, maps, frames, Y / 2**level, X / 2**level)."""
+
+    maps: int
+    frames: int
+    level: int
+
+
+def states_of(width: int) -> tuple[State, ...]:
+    """What a network of this width carries, in the order in which a step takes and gives it; zeros at the start."""
+    maps = [width * 2**level for level in range(LEVELS + 1)]
+    states = [State(maps[level - 1], 2, level) for level in range(1, LEVELS + 1) for _ in ("first", "second")]
+    for level, wait in zip((2, 1), WAITS, strict=True):
+        states += [State(maps[level], wait, level), State(maps[level + 1], 1, level + 1), State(maps[level], 2, level)]
+    return (*states, State(maps[1], 1, 1), State(maps[0], 2, 0))
+
+
+class ContinualUNet3d(nn.Module):
+    """One step of `UNet3d`: newest (1, 12, Y, X), around (1, 14, Y, X) and the states -> (1, 8, Y, X) and the new states.
+
+    newest, around: frames `NEWEST` and `AROUND` of the window; Y and X are multiples of 8.
+    """
+
+    def __init__(self, unet: UNet3d) -> None:
+        super().__init__()
+        self.encoders = unet.encoders
+        self.joins = nn.ModuleList(Join(decoder) for decoder in unet.decoders)
+        self.seconds = nn.ModuleList(decoder.second for decoder in unet.decoders)
+        self.final = unet.final
+
+    def forward(self, newest: Tensor, around: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        carried, kept = iter(states), []
+        x, skips = self._stem(newest), []
+        for encoder in self.encoders[1:]:
+            x = F.max_pool3d(x, 2)
+            for conv in (encoder.first, encoder.second):
+                x, rest = _advanced(conv, x, next(carried))
+                kept.append(rest)
+            skips.append(x)
+        x = skips.pop()
+        for join, second, wait in zip(self.joins, self.seconds, (*WAITS, 0), strict=True):
+            if wait:
+                skip = torch.cat([next(carried), skips.pop()], 2)
+                kept.append(skip[:, :, -wait:])
+            else:
+                skip = self._stem(around)
+            kept.append(x[:, :, -1:])
+            x = join(skip, torch.cat([next(carried), x], 2))
+            x, rest = _advanced(second, x, next(carried))
+            kept.append(rest)
+        return (self.final(x)[:, 0], *kept)
+
+    def _stem(self, frames: Tensor) -> Tensor:
+        """(1, n + 4, Y, X) -> (1, width, n, Y, X): the first level, no frame made up."""
+        first = self.encoders[0]
+        return _valid(first.second, _valid(first.first, frames[:, None]))
+
+
+class Join(nn.Module):
+    """The first convolution after a skip, with what is up-sampled taken at its small size: a 3x3x3 kernel after doubling
+    is a 4x4x4 transposed one of stride 2, with 8 multiplications for each of 27.
+    """
+
+    def __init__(self, decoder: DoubleConv) -> None:
+        super().__init__()
+        conv = decoder.first
+        n_skip = conv.out_channels
+        self.skip = nn.Parameter(conv.weight.detach()[:, :n_skip].clone())
+        doubling = DOUBLING.to(conv.weight.dtype)
+        small = torch.einsum("oityx,at,by,cx->ioabc", conv.weight.detach()[:, n_skip:], doubling, doubling, doubling)
+        self.small = nn.Parameter(small.contiguous())
+        self.bias = conv.bias
+
+    def forward(self, skip: Tensor, small: Tensor) -> Tensor:
+        """(1, maps, 2n + 2, Y, X) and (1, 2 maps, n + 1, Y / 2, X / 2) -> (1, maps, 2n, Y, X)."""
+        beside = F.conv3d(skip[:, :, : 2 * small.shape[2]], self.skip, self.bias, padding=(0, 1, 1))
+        return F.relu(beside + F.conv_transpose3d(small, self.small, stride=2, padding=(2, 1, 1)))
+
+
+def _valid(conv: nn.Conv3d, x: Tensor) -> Tensor:
+    """Padded in space, not in time: two frames shorter."""
+    return F.relu(F.conv3d(x, conv.weight, conv.bias, padding=(0, 1, 1)))
+
+
+def _advanced(conv: nn.Conv3d, x: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+    """As many frames as came in, and the two that the next step needs again."""
+    x = torch.cat([before, x], 2)
+    return _valid(conv, x), x[:, :, -2:]
