@@ -14,10 +14,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from rtdenoise import bundle as bundles
 from rtdenoise import config
+from rtdenoise.engine.filters import FILTERS
+from rtdenoise.engine.load import factory_for
 from rtdenoise.errors import ConfigError, RtDenoiseError
+from rtdenoise.frame import StreamInfo
 from rtdenoise.session import Session
 from rtdenoise.settings import Endpoints, EngineSettings, RunSettings
+from rtdenoise.shared import Slot
 from rtdenoise.summary import Summary
 
 
@@ -41,10 +46,17 @@ def run(console: Console, asked: Asked, engine: EngineSettings, json_path: Path 
     """Run until the source ends, `seconds` are over or Ctrl-C. Raises what went wrong after printing the figures."""
     settings = settings_of(asked, engine)
     ends = settings.endpoints
-    with (
-        Session(settings, lambda line: console.print(line, markup=False, highlight=False)) as session,
-        ctrl_c_stops(session),
-    ):
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def news(line: str) -> None:
+        say(line)
+        if session.ready and session.ready.hop and session.ring and not session.ring.ints[Slot.GO]:
+            say(lateness(settings.engine, session.ready.latency_frames, session.ring.info))
+
+    session = Session(settings, news)
+    with session, ctrl_c_stops(session):
         console.print(f"denoised {ends.denoised}  raw {ends.raw}  status {ends.status}", highlight=False)
         summary = session.run()
     show(console, summary)
@@ -52,6 +64,25 @@ def run(console: Console, asked: Asked, engine: EngineSettings, json_path: Path 
         json_path.write_text(json.dumps(summary.as_dict(), indent=2) + "\n", encoding="utf-8")
     if summary.error:
         raise RtDenoiseError(summary.error)
+
+
+def lateness(asked: EngineSettings, frames_late: int, info: StreamInfo) -> str:
+    """How late frames come out and, where less than the best look-ahead was asked for, what that costs.
+
+    The cost is the one that `rtdenoise evaluate --latency-sweep --annotate` stored in the bundle, of the longest look-ahead
+    measured that is not above the one asked for.
+    """
+    in_ms = f" ({1e3 * info.frame_interval_s * frames_late:.0f} ms)" if info.frame_interval_s else ""
+    late = f"output {frames_late} frames late{in_ms}"
+    most = factory_for(asked, info.shape).latencies()[-1]
+    lookahead = most if asked.latency == "full" else 0 if asked.latency == "causal" else asked.latency
+    if asked.model in FILTERS or lookahead >= most:
+        return late
+    cost = bundles.read(asked.model).manifest.latency_cost_db
+    known = [frames for frames in cost if frames <= lookahead]
+    if not known:
+        return f"{late}; look-ahead {lookahead} of {most}, cost not measured (rtdenoise evaluate --latency-sweep --annotate)"
+    return f"{late}; look-ahead {lookahead} of {most} costs {cost[max(known)]:.1f} dB"
 
 
 @contextmanager

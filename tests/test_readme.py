@@ -51,7 +51,7 @@ def table() -> str:
     """What stands between the generator's two comments."""
     block = re.search(r"<!-- methods: written.*?-->\n(.*?)<!-- methods: end -->", README.read_text("utf-8"), re.S)
     assert block
-    return block[1]
+    return str(block[1])
 
 
 def test_the_table_of_methods_is_what_its_generator_gives() -> None:

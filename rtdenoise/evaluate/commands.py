@@ -101,9 +101,9 @@ class Reading:
 def leaderboard(console: Console, err: Console, asked: Asked, saved: Outputs) -> None:
     """Every model beside every untrained filter. Raises ConfigError, BundleError, EngineError or MissingExtraError."""
     saved.check()
-    models = _models(asked)
+    models = chosen_models(asked)
     made = list[Board]()
-    for preset in asked.presets or _presets(models):
+    for preset in asked.presets or presets_of(models):
         made += _on_preset(console, err, asked, preset, models)
     for board in pooled(made):
         console.print(f"\n[bold]{board.preset}, all its movies[/bold]")
@@ -124,7 +124,7 @@ def _on_preset(console: Console, err: Console, asked: Asked, preset: str, models
     here = [model for model in models if everybody or contestants.meant_for(model) in (preset, None)]
     everyone = [*contestants.untrained(), *(output for model in here for output in contestants.outputs_of(model))]
     choices = movies(asked, preset)
-    with _bar(err, f"{preset}: {len(everyone)} outputs, {len(choices)} movies") as progress:
+    with bar(err, f"{preset}: {len(everyone)} outputs, {len(choices)} movies") as progress:
         results = compete(everyone, choices, backend=asked.backend, processes=asked.processes, progress=progress)
     made = boards(results)
     for board in made:
@@ -134,17 +134,17 @@ def _on_preset(console: Console, err: Console, asked: Asked, preset: str, models
     return made
 
 
-def movies(asked: Asked, preset: str) -> list[MovieChoice]:
-    """The simulated movies of one preset. Raises ConfigError for an unknown one."""
+def movies(asked: Asked, preset: str, side_px: int = SQUARE_PX) -> list[MovieChoice]:
+    """The simulated movies of one preset, of `side_px` unless a size was asked for. Raises ConfigError for an unknown one."""
     known = simulation(preset)
     snrs: tuple[float | None, ...] = asked.snr_db or (CALCIUM_SNR_DB if known.kind == "calcium" else (known.snr_db,))
-    side = asked.size or (None if known.kind == "voltage" else SQUARE_PX)  # its strips are short and wide
+    side = asked.size or (None if known.kind == "voltage" else side_px)  # its strips are short and wide
     frames = asked.frames or FRAMES
     seeds = range(asked.first_seed, asked.first_seed + asked.seeds)
     return [MovieChoice(preset, seed, snr, (side, side) if side else None, frames) for snr in snrs for seed in seeds]
 
 
-def _models(asked: Asked) -> list[Bundle]:
+def chosen_models(asked: Asked) -> list[Bundle]:
     """Bundles to compare. Raises ConfigError when nothing was asked for, or one has seen a seed of the test."""
     if not (asked.models or asked.every):
         raise ConfigError("say what to evaluate: -m MODEL or --all on simulated movies, or a MOVIE")
@@ -157,7 +157,7 @@ def _models(asked: Asked) -> list[Bundle]:
     return found
 
 
-def _presets(models: Sequence[Bundle]) -> list[str]:
+def presets_of(models: Sequence[Bundle]) -> list[str]:
     """What the models are meant for; calcium first, and for those that do not say."""
     wanted = {contestants.meant_for(model) or COMMON for model in models} or {COMMON}
     return sorted(wanted, key=lambda name: (name != COMMON, name))
@@ -240,7 +240,8 @@ def _say(console: Console, path: Path | None) -> None:
 
 
 @contextmanager
-def _bar(console: Console, label: str) -> Iterator[Callable[[int, int], None]]:
+def bar(console: Console, label: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar with the time left; gives `progress(done, total)`."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(label, total=None)

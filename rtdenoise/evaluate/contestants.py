@@ -8,7 +8,7 @@ from typing import Any
 from rtdenoise import bundle as bundles
 from rtdenoise.bundle import Bundle
 from rtdenoise.engine import filters
-from rtdenoise.engine.merged import Latency, merged_window
+from rtdenoise.engine.dial import Latency, lookaheads_of, window_of
 from rtdenoise.errors import ConfigError
 from rtdenoise.frame import WindowSpec
 from rtdenoise.simulate import PRESETS
@@ -21,7 +21,7 @@ RAW = "identity"
 class Contestant:
     """One output of one model. model: bundle name or folder, or a filter.
 
-    window: as its engine will say, at hop 1; at the hop of a whole block where a network emits blocks that are not merged.
+    window: as its engine will say, at the hop that it is run at.
     """
 
     model: str
@@ -56,27 +56,39 @@ def rivals(of: list[Contestant]) -> list[Contestant]:
 
 
 def outputs_of(bundle: Bundle, model: str = "") -> list[Contestant]:
-    """The full output and, where that waits for later frames and another does not, the causal one."""
-    facts, name = bundle.manifest.window, model or str(bundle.path)
-    side = bundle.manifest.min_side
-    full = Contestant(name, bundle.name, "full", True, _window(bundle, "full"), side)
-    if full.lookahead == 0 or facts.emits[-1] != facts.size - 1:
+    """The full output and, of a merged network, the causal one, which costs no more.
+
+    The full output of a block network comes at its published hop; of its shorter waits, a whole block per frame, tells `dial_of`.
+    """
+    name, merged = model or str(bundle.path), bundle.manifest.merge == "halving"
+    facts, side = bundle.manifest.window, bundle.manifest.min_side
+    hop = 1 if merged or bundle.manifest.step else facts.hop or len(facts.emits)
+    full = Contestant(name, bundle.name, "full", True, window_of(bundle, "full", hop), side)
+    if not merged:
         return [full]
-    return [full, Contestant(name, f"{bundle.name} (causal)", "causal", True, _window(bundle, "causal"), side)]
+    return [full, Contestant(name, f"{bundle.name} (causal)", "causal", True, window_of(bundle, "causal"), side)]
+
+
+def dial_of(bundle: Bundle) -> list[Contestant]:
+    """The same weights at every look-ahead that they can run at, at their smallest hop, ascending; the last is the full output."""
+    frames = lookaheads_of(bundle)
+    latencies: list[Latency] = [*frames[:-1], "full"]
+    return [
+        Contestant(
+            str(bundle.path),
+            f"{bundle.name} ({latency})",
+            latency,
+            True,
+            window_of(bundle, latency),
+            bundle.manifest.min_side,
+        )
+        for latency in latencies
+    ]
 
 
 def hop_of(model: str) -> int:
     """New frames per run of a bundle's full output, or of a filter. Raises BundleError when there is no such bundle."""
     return 1 if model in filters.FILTERS else outputs_of(bundles.read(model))[0].window.hop
-
-
-def _window(bundle: Bundle, latency: Latency) -> WindowSpec:
-    facts = bundle.manifest.window
-    if bundle.manifest.merge == "halving":
-        return merged_window(facts.size, 1, latency)
-    if latency == "causal":
-        return WindowSpec(facts.size, (facts.emits[-1],))
-    return WindowSpec(facts.size, facts.emits, len(facts.emits))
 
 
 def shipped() -> list[Bundle]:

@@ -28,7 +28,9 @@ def evaluate(
     every: Annotated[bool, typer.Option("--all", help="Every bundle that ships with rtdenoise.")] = False,
     preset: Annotated[list[str] | None, typer.Option(help="Simulated: default: what the models are meant for.")] = None,
     snr_db: Annotated[list[float] | None, typer.Option(help="Simulated: input SNR; may be given again.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Simulated: movies per input SNR.")] = 2,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Simulated: movies per input SNR, default 2; 1 with --latency-sweep.")
+    ] = None,
     first_seed: Annotated[int, typer.Option(min=0, help="Simulated: recipes leave those from 101 on alone.")] = 101,
     size: Annotated[int | None, typer.Option(min=16, help="Simulated: pixels on each side.")] = None,
     frames: Annotated[
@@ -46,6 +48,12 @@ def evaluate(
     channels: Annotated[int | None, typer.Option(help="Interleaved channels, when the file does not say.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Dataset inside an HDF5 or zarr file.")] = None,
     engine: Backend = "auto",
+    latency_sweep: Annotated[
+        bool, typer.Option("--latency-sweep", help="Simulated: what each shorter look-ahead of a model costs.")
+    ] = False,
+    annotate: Annotated[
+        bool, typer.Option("--annotate", help="With --latency-sweep: store the cost in the bundle, for live runs.")
+    ] = False,
     wide: Annotated[bool, typer.Option(help="A second table: SNR, correlations, precision, recall.")] = False,
     json_path: JsonPath = None,
     png: Annotated[Path | None, typer.Option(help="Draw it; with several presets, one picture each.")] = None,
@@ -54,18 +62,30 @@ def evaluate(
     ] = None,
 ) -> None:
     """How good a model is: on simulated movies beside every untrained filter, or on your recording."""
-    from rtdenoise.evaluate import commands
+    from rtdenoise.evaluate import commands, sweep
 
     saved = commands.Outputs(json_path, png, write)
     reading = commands.Reading(frames, fps, channel, channels, dataset)
     names, presets, levels = tuple(model or ()), tuple(preset or ()), tuple(snr_db or ())
+    _refuse(annotate and not latency_sweep, "--annotate goes with --latency-sweep")
     if movie is None:
         _refuse(against or truth, "--against and --truth need the raw MOVIE too")
-        asked = commands.Asked(names, every, presets, levels, seeds, first_seed, size, frames, engine, processes, wide)
+        n_seeds = seeds or (1 if latency_sweep else 2)
+        asked = commands.Asked(
+            names, every, presets, levels, n_seeds, first_seed, size, frames, engine, processes, wide
+        )
+        if latency_sweep:
+            _refuse(
+                png or write or wide, "--latency-sweep gives a table and --json; leave --png, --write and --wide out"
+            )
+            _refuse(annotate and len(presets) > 1, "--annotate stores one cost per look-ahead; give one --preset")
+            sweep.sweep(out, err, asked, saved, annotate=annotate)
+            return
         commands.leaderboard(out, err, asked, saved)
         return
-    simulated = every or presets or levels or write or wide
-    _refuse(simulated, "--all, --preset, --snr-db, --wide and --write are for simulated movies; leave MOVIE out")
+    simulated = every or presets or levels or write or wide or latency_sweep
+    words = "--all, --preset, --snr-db, --wide, --write and --latency-sweep"
+    _refuse(simulated, f"{words} are for simulated movies; leave MOVIE out")
     if against is not None:
         _refuse(names, "--against scores a file; leave -m out")
         commands.against(out, movie, against, reading, saved, truth=truth, first_frame=first_frame)
