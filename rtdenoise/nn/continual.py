@@ -59,16 +59,17 @@ class ContinualUNet3d(nn.Module):
 
     def __init__(self, unet: UNet3d) -> None:
         super().__init__()
-        self.encoders = unet.encoders
-        self.joins = nn.ModuleList(Join(decoder) for decoder in unet.decoders)
-        self.seconds = nn.ModuleList(decoder.second for decoder in unet.decoders)
-        self.final = unet.final
+        self.encoders, self.final = unet.encoders, unet.final
+        decoders: list[DoubleConv] = list(unet.decoders)  # type: ignore[arg-type]
+        self.joins = nn.ModuleList(Join(decoder) for decoder in decoders)
+        self.seconds = nn.ModuleList(decoder.second for decoder in decoders)
 
     def forward(self, newest: Tensor, around: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
         carried, kept = iter(states), []
         x, skips = self._stem(newest), []
         for encoder in self.encoders[1:]:
+            assert isinstance(encoder, DoubleConv)
             x = F.max_pool3d(x, 2)
             for conv in (encoder.first, encoder.second):
                 x, rest = _advanced(conv, x, next(carried))
@@ -89,8 +90,9 @@ class ContinualUNet3d(nn.Module):
 
     def _stem(self, frames: Tensor) -> Tensor:
         """(1, n + 4, Y, X) -> (1, width, n, Y, X): the first level, no frame made up."""
-        first = self.encoders[0]
-        return _valid(first.second, _valid(first.first, frames[:, None]))
+        stem = self.encoders[0]
+        assert isinstance(stem, DoubleConv)
+        return _valid(stem.second, _valid(stem.first, frames[:, None]))
 
 
 class Join(nn.Module):
@@ -114,12 +116,13 @@ class Join(nn.Module):
         return F.relu(beside + F.conv_transpose3d(small, self.small, stride=2, padding=(2, 1, 1)))
 
 
-def _valid(conv: nn.Conv3d, x: Tensor) -> Tensor:
+def _valid(conv: nn.Module, x: Tensor) -> Tensor:
     """Padded in space, not in time: two frames shorter."""
+    assert isinstance(conv, nn.Conv3d)
     return F.relu(F.conv3d(x, conv.weight, conv.bias, padding=(0, 1, 1)))
 
 
-def _advanced(conv: nn.Conv3d, x: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+def _advanced(conv: nn.Module, x: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
     """As many frames as came in, and the two that the next step needs again."""
     x = torch.cat([before, x], 2)
     return _valid(conv, x), x[:, :, -2:]
