@@ -9,7 +9,8 @@ same network, load by name. Differences, on purpose:
 - brightness is kept: the authors multiply each tile by a gain of its own and stretch the result to 16 bits;
 - whole frames instead of tiles, so there are no seams;
 - clips come from several movies and in batches of any size, with the spacing that the movies have: the authors cut
-  one movie into patches on a regular grid.
+  one movie into patches on a regular grid;
+- training starts from He's weights, see `_start`.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class UNet3dNetwork(Network):
         self.min_side = 1 if fit == "pad" else EIGHTH
         self.fit = fit
         self.unet = UNet3d(width)
+        _start(self.unet)
 
     def forward(self, frames: Tensor) -> Tensor:
         """See the class."""
@@ -94,6 +96,16 @@ def padded(frames: Tensor) -> Tensor:
 def trimmed(out: Tensor, frames: Tensor) -> Tensor:
     """Without what `padded` added to `frames`."""
     return out[..., : frames.shape[-2], : frames.shape[-1]]
+
+
+def _start(unet: UNet3d) -> None:
+    """Weights that keep the spread of what passes through ReLU. Engineering choice: with the upstream default the output
+    hardly varies at first, and after 60 steps the error of a small movie is ten times larger.
+    """
+    for module in unet.modules():
+        if isinstance(module, nn.Conv3d) and module.bias is not None:
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if module is unet.final else "relu")
+            nn.init.zeros_(module.bias)
 
 
 def _check(width: int, frames: int, fit: str, hop: int) -> None:
