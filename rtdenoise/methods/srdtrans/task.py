@@ -36,9 +36,7 @@ class SrdTransTask:
     Raises ConfigError for other options.
     """
 
-    def __init__(
-        self, network: Network, absolute: float = ABSOLUTE, pairs: Literal["both", "across"] = "both"
-    ) -> None:
+    def __init__(self, network: Network, absolute: float = ABSOLUTE, pairs: Literal["both", "across"] = "both") -> None:
         if pairs not in ("both", "across"):
             raise ConfigError(f"SRDTrans takes pairs `both` or `across`, not {pairs!r}")
         if not 0 <= absolute <= 1:
