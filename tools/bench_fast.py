@@ -96,12 +96,12 @@ class TorchGraph:
     def __init__(self, module: Any) -> None:  # Any: this file imports torch in the processes that need it
         self._module = module
 
-    def run(self, inputs: tuple[Array, ...], out: Array) -> None:
-        """Run on float32 arrays; one copy into `out`."""
+    def run(self, inputs: tuple[Array, ...], *outs: Array) -> None:
+        """Run on float32 arrays; one copy into the only output."""
         import torch
 
         with torch.inference_mode():
-            out[...] = self._module(*map(torch.from_numpy, inputs)).numpy()
+            outs[0][...] = self._module(*map(torch.from_numpy, inputs)).numpy()
 
 
 def network_of(frames: int) -> Any:
