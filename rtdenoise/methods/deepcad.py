@@ -63,6 +63,7 @@ class UNet3dNetwork(Network):
         self.fit = fit
         self.unet = UNet3d(width)
         _start(self.unet)
+        self.unet.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # bf16 steps take half the time
 
     def forward(self, frames: Tensor) -> Tensor:
         """See the class."""

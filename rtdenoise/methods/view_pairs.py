@@ -58,6 +58,9 @@ class ViewPairsTask:
     The authors train in counts. Frames here are divided by `scale`, so the same loss, over scale^2, has its absolute
     part over scale once more: the squared error decides, as it does for them.
 
+    On a CPU `bf16-mixed` needs 24 frames or more in a view: torch 2.13 makes weight gradients of two frames, which is
+    what the coarsest level has of 16, not a number, and the training stops.
+
     views: `frame`, `biscan` or `line`, see the functions above.  frames: of one view; the network's window when 0.
     absolute: weight of the absolute error. It pulls towards the median, and photon noise is skewed; 0 leaves the
     squared error, which learns the mean.  augment: views change places with probability 1/2, and each clip is turned by
