@@ -23,7 +23,7 @@ from rtdenoise.evaluate.tables import figure, finite, flat, here
 
 SQUARE_PX, FRAMES = 128, 300
 """Movies are smaller than the leaderboard's: here a model is compared with itself, on the same pixels. Engineering choice."""
-CAPTION = (
+LEGEND = (
     "look-ahead: later frames that an output sees, `--latency`. hop: new frames per run. late: frames (ms) until it is out. "
     "loss: PSNR against full, dB. F1: events at the best threshold. ms: per frame, one thread."
 )
@@ -76,7 +76,9 @@ def sweep(console: Console, err: Console, asked: Asked, saved: Outputs, *, annot
     for model in models:
         for preset in asked.presets or commands.presets_of([model]):
             dials.append(measure(model, preset, commands.movies(_shorter(asked), preset, SQUARE_PX), asked, err))
+            console.print(f"\n[bold]{title(dials[-1])}[/bold]", highlight=False, soft_wrap=True)
             console.print(table(dials[-1]))
+    console.print(LEGEND, soft_wrap=True, highlight=False)
     saved.save_json(console, report(dials, commands.command_line()))
     if annotate:
         for dial in dials:
@@ -92,14 +94,18 @@ def measure(model: Bundle, preset: str, choices: Sequence[MovieChoice], asked: A
     return Dial(model, preset, tuple(_notches(everyone, results)))
 
 
-def table(dial: Dial) -> Table:
-    """One row per look-ahead, the shortest first."""
+def title(dial: Dial) -> str:
+    """What was measured on what."""
     choices = dial.notches[0].results
-    movies = f"{len(choices)} {dial.preset} movie{'s' * (len(choices) > 1)}"
     height, width = choices[0].shape
     start, stop = choices[0].span
-    title = f"{dial.bundle.name}: {movies} of {stop - start} frames of {height} x {width}"
-    out = Table(title=title, caption=CAPTION, caption_justify="left", box=None, pad_edge=False)
+    movies = f"{len(choices)} {dial.preset} movie{'s' * (len(choices) > 1)}"
+    return f"{dial.bundle.name}: {movies} of {stop - start} frames of {height} x {width}"
+
+
+def table(dial: Dial) -> Table:
+    """One row per look-ahead, the shortest first."""
+    out = Table(box=None, pad_edge=False)
     for heading in ("look-ahead", "hop", "late", "PSNR", "loss", "DynSNR", "F1", "ms"):
         out.add_column(heading, justify="right", no_wrap=True)
     for notch in dial.notches:
