@@ -198,7 +198,8 @@ def mirrored(frames: Tensor) -> Tensor:
     height, width = frames.shape[-2:]
     rows = torch.arange((height + SIXTEENTH - 1) // SIXTEENTH * SIXTEENTH, device=frames.device)
     columns = torch.arange((width + SIXTEENTH - 1) // SIXTEENTH * SIXTEENTH, device=frames.device)
-    rows, columns = (height - 1) - (rows - (height - 1)).abs(), (width - 1) - (columns - (width - 1)).abs()
+    # The smaller of two, not an absolute value: OpenVINO 2026.4 gets the indices of that wrong.
+    rows, columns = torch.minimum(rows, 2 * (height - 1) - rows), torch.minimum(columns, 2 * (width - 1) - columns)
     return frames.index_select(-2, rows).index_select(-1, columns)
 
 
