@@ -33,7 +33,7 @@ METHOD = Method(
         "heads": 4,
         "hidden": 64,
         "drop": 0.0,
-        "final": "leaky",
+        "final": "linear",
     },
     from_upstream=from_upstream,
     terms="The authors' code is GPL-3.0 and their weights come without a licence of their own: ask them before you pass "

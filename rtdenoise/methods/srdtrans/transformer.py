@@ -110,7 +110,7 @@ class Transformer(nn.Module):
         x = x.reshape(batch * tokens, height, width, embed)
         for block in self.space:
             x = block(x)
-        return x.view(batch, tokens, height, width, embed).permute(0, 4, 1, 2, 3)
+        return x.view(batch, tokens, height, width, embed).permute(0, 4, 1, 2, 3)  # type: ignore[no-any-return]
 
 
 def mlp(embed: int, hidden: int) -> nn.Sequential:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,8 @@ _POSITIONS = _TIME + "position_encoding.position_embeddings"
 _TABLE = _SPACE + "0.attn.relative_position_bias_table"
 _HIDDEN = _SPACE + "0.mlp.fc1.weight"
 _AXES = {_POSITIONS: 3, _TABLE: 2, _HIDDEN: 2}
+_BACK = re.compile(r"(attn\.proj|mlp\.2)\.(weight|bias)$")
+"""What gives back to the shortcut of the time transformer."""
 _INDEX = ".relative_position_index"
 """What their checkpoints store and follows from the side of a window; checked where it is there."""
 
@@ -67,8 +70,7 @@ def rescale(network: SrdTransNetwork, scale: float) -> None:
     convs = [m for m in network.modules() if isinstance(m, nn.Conv3d | nn.ConvTranspose3d)]
     divided: list[Tensor | None] = [conv.bias for conv in convs]
     divided += [time.positions, into_counts.weight]
-    for layer in time.layers:
-        divided += [*layer.attn.proj.parameters(), *layer.mlp[2].parameters()]
+    divided += [p for name, p in time.named_parameters() if _BACK.search(name)]
     with torch.no_grad():
         for tensor in divided:
             if tensor is not None:
@@ -96,7 +98,7 @@ def _half_layer(number: int, part: str, rest: str) -> str:
     return f"{place}.fn.fn.net.{3 if linear == '2' else 0}.{kind}"
 
 
-def _facts(given: Mapping[str, Tensor]) -> dict[str, int | str]:
+def _facts(given: Mapping[str, Tensor]) -> dict[str, Any]:
     for name, axes in _AXES.items():
         if name not in given or given[name].ndim != axes:
             raise FileFormatError(f"not an SRDTrans checkpoint: missing [{name!r}] of {axes} axes")
