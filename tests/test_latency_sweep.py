@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from rtdenoise import bundle as bundles
-from rtdenoise.bundle import Manifest, NormalizationFacts, WindowFacts
+from rtdenoise.bundle import Manifest, NormalizationFacts, StateFacts, StepFacts, WindowFacts
 from rtdenoise.cli import app
 from rtdenoise.engine.load import open_engine
 from rtdenoise.errors import RtDenoiseError
@@ -142,6 +142,17 @@ def test_a_block_network_competes_at_its_published_hop_and_every_contestant_has_
         asked: dict[str, Any] = {"latency": contestant.latency, "hop": contestant.window.hop, "threads": 1}
         with open_engine(bundle.path, shape=(16, 16), backend="openvino-fp32", **asked) as engine:
             assert engine.window == contestant.window
+
+
+def test_a_network_that_carries_states_competes_in_its_own_steps(tmp_path: Path) -> None:
+    plain = bundles.read(averaging_block(tmp_path / "block"))
+    step = StepFacts(size=20, emits=(6, 7, 8, 9), inputs=((16, 20),), states=(StateFacts(maps=1, frames=4, level=0),))
+    bundle = bundles.Bundle(plain.path, plain.manifest.model_copy(update={"step": step}))
+    own = WindowSpec(20, range(6, 10), 4)
+    assert contestants.outputs_of(bundle)[0].window == own
+    *shorter, full = contestants.dial_of(bundle)
+    assert full.window == own
+    assert all(contestant.window.lookahead < own.lookahead for contestant in shorter)
 
 
 def test_a_shipped_block_network_loses_nothing_it_does_not_say(tmp_path: Path) -> None:
