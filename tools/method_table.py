@@ -61,7 +61,8 @@ def with_block(text: str, made: str) -> str:
 def block(report: Mapping[str, Any]) -> str:
     """Where the figures come from, and the table: untrained filters, models by look-ahead, methods without a model."""
     methods = [load_method(name) for name in registry.names(registry.METHODS)]
-    models = [(method, bundle) for method in methods for bundle in contestants.shipped() if made_with(bundle, method)]
+    shipped = contestants.shipped()
+    models = [(method, bundle) for method in methods for bundle in shipped if bundle.manifest.method == method.name]
     models.sort(key=lambda pair: (lookahead(pair[1]), pair[1].name))
     have = {method.name for method, _ in models}
     measured = Measured(report)
@@ -100,9 +101,7 @@ class Measured:
             for snr in self.inputs(preset)
         ]
         gains = [own - raw for own, raw in pairs if own is not None and raw is not None]
-        return " / ".join(
-            format(round(gain, 2) + 0.0, form) for gain in gains
-        )  # adding zero takes the sign off a rounded -0.0
+        return " / ".join(signed(gain, form) for gain in gains)
 
     def ms(self, label: str, preset: str) -> str:
         """Median per frame."""
@@ -155,6 +154,12 @@ def figures(label: str, preset: str, measured: Measured) -> list[str]:
     return [*gains, measured.ms(label, preset), measured.answer(label, preset)]
 
 
+def signed(gain: float, form: str) -> str:
+    """Nothing gained and nothing lost is +0."""
+    text = format(gain, form)
+    return text if float(text) else text.replace("-", "+")
+
+
 def line(cells: Sequence[str]) -> str:
     """One line of the table, filled up with empty cells."""
     return "| " + " | ".join([*cells, *[""] * (len(HEADINGS) - len(cells))]) + " |"
@@ -170,10 +175,6 @@ def model_name(bundle: Bundle) -> str:
     """Linked to its card where it has one."""
     card = f"models/{bundle.name}/card.md"
     return f"[{bundle.name}]({card})" if (ROOT / card).is_file() else bundle.name
-
-
-def made_with(bundle: Bundle, method: Method) -> bool:
-    return bundle.manifest.method == method.name
 
 
 def meant_for(bundle: Bundle) -> str:
