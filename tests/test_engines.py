@@ -12,10 +12,10 @@ from rtdenoise import bundle as bundles
 from rtdenoise.bundle import DEMO
 from rtdenoise.engine import load
 from rtdenoise.engine.base import Engine
+from rtdenoise.engine.dial import Latency
 from rtdenoise.engine.filters import FILTERS
 from rtdenoise.engine.graph import Runtime
 from rtdenoise.engine.load import BACKENDS, EngineChoice, EngineFactory, open_engine, open_runtime
-from rtdenoise.engine.dial import Latency
 from rtdenoise.errors import ConfigError, EngineError, MissingExtraError, WindowError
 
 Frames = NDArray[np.float32]

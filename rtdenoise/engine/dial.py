@@ -28,12 +28,11 @@ def window_of(bundle: Bundle, latency: Latency = "full", hop: int = 1) -> Window
         if hop not in (1, len(step.emits)):
             raise ConfigError(f"{bundle.name} runs in steps of {len(step.emits)} frames; leave the hop out")
         return stepped_window(step)
+    most = len(facts.emits) if latency == "full" else _last(bundle.name, facts, latency, 1) - facts.emits[0] + 1
+    if hop > most:
+        raise ConfigError(f"{bundle.name} gives {most} frames at once at most, not {hop}; lower the hop")
     last = _last(bundle.name, facts, latency, hop)
     first = last - hop + 1
-    if first < facts.emits[0]:
-        raise ConfigError(
-            f"{bundle.name} gives {last - facts.emits[0] + 1} frames at once at most, not {hop}; lower the hop"
-        )
     return WindowSpec(facts.size, range(first, last + 1), hop)
 
 
