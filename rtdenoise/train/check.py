@@ -15,17 +15,17 @@ Stack = NDArray[np.float32]
 
 
 def denoised(method: Method, network: Network, movie: Movie, batch: int = 1) -> Stack:
-    """(T, Y, X) counts: every window of the movie once, overlapping outputs merged as the method says; edges
-    trimmed. batch: windows that the network takes at a time.
+    """(T, Y, X) counts: windows one after the other, of a block network as many as it takes, and what each keeps; where
+    outputs overlap they are merged as the method says. What no window gives stays raw. batch: windows at a time.
     """
     normal = np.empty(movie.counts.shape, np.float32)
     movie.normalization.apply(movie.counts, normal)
     network.eval()
-    merged, n_windows = normal.copy(), len(normal) - network.window.size + 1
-    for first in range(0, n_windows, batch):
-        starts = range(first, min(first + batch, n_windows))
-        for start, output in zip(starts, _outputs(network, normal, starts), strict=True):
-            _merge(method, network, merged, start, output)
+    merged, starts, kept = normal.copy(), _starts(network, len(normal)), _kept(network)
+    for first in range(0, len(starts), batch):
+        together = starts[first : first + batch]
+        for start, output in zip(together, _outputs(network, normal, together), strict=True):
+            _merge(method, merged[start + kept.start : start + kept.stop], start, output[_rows(network)])
     for out in merged:
         movie.normalization.invert(out, out)
     return merged
@@ -33,9 +33,10 @@ def denoised(method: Method, network: Network, movie: Movie, batch: int = 1) -> 
 
 def gains(method: Method, network: Network, movies: Sequence[Movie], batch: int = 1) -> dict[str, float]:
     """`gain_db` of every movie, by its name, over the frames that a whole window predicts."""
-    window, found = network.window, {}
+    kept, found = _kept(network), {}
     for movie in movies:
-        predicted = slice(window.emits[0], max(window.size, len(movie.counts)) - window.lookahead)
+        starts = _starts(network, len(movie.counts))
+        predicted = slice(kept.start, (starts[-1] if starts else 0) + kept.stop)
         found[movie.name] = gain_db(movie, denoised(method, network, movie, batch), predicted)
     return found
 
@@ -50,6 +51,24 @@ def gain_db(movie: Movie, output: Stack, frames: slice = slice(None)) -> float:
     return float(10 * np.log10(before / after))
 
 
+def _rows(network: Network) -> slice:
+    """Which of its outputs a window keeps: all, or of a block network the `hop` in the middle."""
+    n, hop = len(network.window.emits), network.window.hop
+    first = (n - hop) // 2
+    return slice(first, first + hop) if 1 < hop < n else slice(0, n)
+
+
+def _kept(network: Network) -> range:
+    """Their positions in the window."""
+    rows = _rows(network)
+    return range(network.window.emits[rows.start], network.window.emits[rows.stop - 1] + 1)
+
+
+def _starts(network: Network, n_frames: int) -> range:
+    """First frames of the windows that a movie holds."""
+    return range(0, n_frames - network.window.size + 1, network.window.hop)
+
+
 def _outputs(network: Network, normal: Stack, starts: range) -> Stack:
     """(windows, K, Y, X) of the windows that begin at `starts`."""
     device = next(network.parameters()).device
@@ -59,9 +78,7 @@ def _outputs(network: Network, normal: Stack, starts: range) -> Stack:
     return output
 
 
-def _merge(method: Method, network: Network, merged: Stack, start: int, output: Stack) -> None:
-    emits = network.window.emits
-    seen = merged[start : start + network.window.size][list(emits)]
+def _merge(method: Method, merged: Stack, start: int, output: Stack) -> None:
+    """`output` into its place."""
     halve = method.merge == "halving" and start > 0
-    mixed = np.concatenate([(seen[:-1] + output[:-1]) / 2, output[-1:]]) if halve else output
-    merged[start + emits[0] : start + emits[-1] + 1] = mixed
+    merged[:] = np.concatenate([(merged[:-1] + output[:-1]) / 2, output[-1:]]) if halve else output
