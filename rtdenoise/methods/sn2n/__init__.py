@@ -16,6 +16,9 @@ Built from the published description; the weights of the authors' code load by n
   tiles, so no seams.
 
 The network for frames is purely spatial: it knows nothing of time and adds no latency.
+
+In FP16 a network with the statistics of each frame needs a few pixels at its lowest level, a sixteenth of the frame: at 40 x
+48 px, with six, it was 0.08 sd off at worst. In bf16 training in blocks did not stay finite.
 """
 
 from __future__ import annotations
