@@ -108,7 +108,8 @@ def movie(brightness: float = 1.0) -> Counts:
     offset, clean = 100.0, made.clean[:1] - made.clean.min() + 50.0  # nothing blinks: only the camera's noise is left
     factor = np.where(np.arange(20) < 10, 1.0, brightness)[:, None, None]
     rng = np.random.default_rng(1)
-    return (offset + rng.normal(factor * clean, 30.0)).clip(0).astype(np.uint16)
+    counts: Counts = (offset + rng.normal(factor * clean, 30.0)).clip(0).astype(np.uint16)
+    return counts
 
 
 def trained(folder: Path) -> str:
