@@ -195,7 +195,12 @@ class _Loop:
     def _push(self, denoiser: StreamingDenoiser, frame: Frame) -> None:
         if gap := self._gaps.pop(frame.stamp.key, 0):
             frame = frame.restamped(dropped=frame.stamp.dropped + gap)
+        begun = denoiser.begun
         self._deliver(denoiser, denoiser.push(frame), frame.stamp.key)
+        if denoiser.begun and not begun:
+            # A segment's first window may cost as much as a dozen later ones: what arrived meanwhile is made up for.
+            # Skipping it would begin another segment, and so on for ever.
+            self._catching_up = True
 
     def _deliver(self, denoiser: StreamingDenoiser, ready: Iterator[Frame], key: Key) -> None:
         start, publishing = time.perf_counter_ns(), 0

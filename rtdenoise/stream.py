@@ -51,6 +51,11 @@ class StreamingDenoiser:
         """Frames pushed that have not come out yet."""
         return self._ring.n_frames - self._next_target
 
+    @property
+    def begun(self) -> bool:
+        """Whether the current segment has given its first frame."""
+        return self._next_target > 0
+
     def push(self, frame: Frame) -> Iterator[Frame]:
         """Take one frame; yield those that are ready now. Exhaust the iterator: work for the next frame is done after the last one.
 

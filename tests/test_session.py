@@ -70,6 +70,18 @@ def test_a_slow_engine_never_builds_a_backlog_and_every_dropped_frame_has_a_reas
     assert summary.ready.mode == "raw only" or summary.dropped
 
 
+def test_a_costly_first_window_is_made_up_for_and_not_skipped_again_and_again() -> None:
+    options = {"mode": "blob", "shape": [160, 160], "fps": 30.0, "n_frames": 150}
+    asked = settings("synthetic", options, engine={"model": "deepcadrt-calcium", "threads": 1}, max_backlog_s=0.3)
+    with Session(asked) as session:
+        summary = session.run()
+    if summary.ready.mode == "raw only":
+        pytest.skip(f"this machine is too slow for it: {summary.ready.reason}")
+    assert summary.balanced
+    assert not summary.dropped
+    assert summary.delivered == 150
+
+
 def test_when_no_hop_is_fast_enough_raw_frames_are_shown_and_the_run_says_so() -> None:
     news: list[str] = []
     options = {"mode": "blob", "shape": [512, 512], "fps": 2000.0, "n_frames": 400}
