@@ -33,7 +33,9 @@ class WindowFacts(Settings):
 
 
 class StateFacts(Settings):
-    """One tensor that a network carries from step to step: (1, maps, frames, Y / 2**level, X / 2**level) float32."""
+    """One tensor that a network carries from step to step: (1, frames, Y / 2**level, X / 2**level, maps) float32; maps
+    come last, as runtimes keep them inside.
+    """
 
     maps: int = Field(ge=1)
     frames: int = Field(ge=1)
@@ -41,7 +43,7 @@ class StateFacts(Settings):
 
     def shape(self, frame: tuple[int, int]) -> tuple[int, int, int, int, int]:
         """For frames (Y, X)."""
-        return (1, self.maps, self.frames, frame[0] >> self.level, frame[1] >> self.level)
+        return (1, self.frames, frame[0] >> self.level, frame[1] >> self.level, self.maps)
 
 
 class StepFacts(Settings):

@@ -75,7 +75,7 @@ def test_a_step_gives_what_one_pass_gives_to_the_last_bit_of_a_double() -> None:
             bias, -0.3, 0.3
         )  # what lies before the first frame must be zeros, not what biases make of them
     movie = torch.from_numpy(noise(152, 16, 24)).double()[None]
-    states = [torch.zeros(1, s.maps, s.frames, 16 >> s.level, 24 >> s.level).double() for s in states_of(3)]
+    states = [torch.zeros(1, s.frames, 16 >> s.level, 24 >> s.level, s.maps).double() for s in states_of(3)]
     step = ContinualUNet3d(unet).double()
     with torch.no_grad():
         whole = unet(movie[:, None])[0, 0]

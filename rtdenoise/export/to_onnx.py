@@ -72,9 +72,9 @@ def step_to_onnx(module: nn.Module, step: StepFacts) -> bytes:
         for i in range(levels)
     ]
     frames = [torch.zeros(1, stop - first, *TRACED) for first, stop in step.inputs]
-    states = [torch.zeros(1, s.maps, s.frames, *(side >> s.level for side in TRACED)) for s in step.states]
+    states = [torch.zeros(*s.shape(TRACED)) for s in step.states]
     free = [{2: sides[0]["y"], 3: sides[0]["x"]} for _ in frames]
-    free += [{3: sides[s.level]["y"], 4: sides[s.level]["x"]} for s in step.states]
+    free += [{2: sides[s.level]["y"], 3: sides[s.level]["x"]} for s in step.states]
     carried = [f"state_{i}" for i in range(len(states))]
     names = [f"frames_{i}" for i in range(len(frames))] + carried
     outputs = ["denoised", *(f"next_{name}" for name in carried)]
