@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rtdenoise.bundle import StateFacts, StepFacts
+from rtdenoise.bundle import StepFacts
 from rtdenoise.errors import ConfigError, FileFormatError
 from rtdenoise.frame import WindowSpec
 from rtdenoise.methods.base import Deployment, Method, Network
@@ -76,12 +76,11 @@ class UNet3dNetwork(Network):
         if options or self.fit == "resize":
             return super().deploy(**options)
         width = self.unet.final.in_channels
-        states = tuple(StateFacts(maps=s.maps, frames=s.frames, level=s.level) for s in continual.states_of(width))
         step = StepFacts(
             size=continual.WINDOW,
             emits=tuple(continual.EMITS),
             inputs=(continual.NEWEST, continual.AROUND),
-            states=states,
+            states=continual.states_of(width),
             phase=continual.PHASE,
             multiple=EIGHTH,
         )

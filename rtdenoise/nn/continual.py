@@ -9,12 +9,11 @@ frames, which the stream keeps anyhow: some 10 % more multiplications for most o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rtdenoise.bundle import StateFacts
 from rtdenoise.nn.unet3d import EIGHTH, LEVELS, DoubleConv, UNet3d
 
 LOOKAHEAD = 44
@@ -33,22 +32,16 @@ DOUBLING = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
 """(4, 3) from a kernel after nearest-neighbour doubling to the same kernel as a transposed convolution of stride 2."""
 
 
-@dataclass(slots=True, frozen=True)
-class State:
-    """One carried tensor: (1, frames, Y / 2**level, X / 2**level, maps)."""
-
-    maps: int
-    frames: int
-    level: int
-
-
-def states_of(width: int) -> tuple[State, ...]:
+def states_of(width: int) -> tuple[StateFacts, ...]:
     """What a network of this width carries, in the order in which a step takes and gives it; zeros at the start."""
-    maps = [width * 2**level for level in range(LEVELS + 1)]
-    states = [State(maps[level - 1], 2, level) for level in range(1, LEVELS + 1) for _ in ("first", "second")]
+
+    def state(maps_of_level: int, frames: int, level: int) -> StateFacts:
+        return StateFacts(maps=width * 2**maps_of_level, frames=frames, level=level)
+
+    states = [state(level - 1, 2, level) for level in range(1, LEVELS + 1) for _ in ("first", "second")]
     for level, wait in zip((2, 1), WAITS, strict=True):
-        states += [State(maps[level], wait, level), State(maps[level + 1], 1, level + 1), State(maps[level], 2, level)]
-    return (*states, State(maps[1], 1, 1), State(maps[0], 2, 0))
+        states += [state(level, wait, level), state(level + 1, 1, level + 1), state(level, 2, level)]
+    return (*states, state(1, 1, 1), state(0, 2, 0))
 
 
 class ContinualUNet3d(nn.Module):
