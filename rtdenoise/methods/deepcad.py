@@ -11,6 +11,9 @@ same network, load by name. Differences, on purpose:
 - clips come from several movies and in batches of any size, with the spacing that the movies have: the authors cut
   one movie into patches on a regular grid;
 - training starts from He's weights, see `_start`.
+
+Precision: FP16 where the device has it. Of the output's sd, the small shipped network is 0.0005 off (rms; 0.006 at worst)
+in FP16 and 0.005 (0.07) in bf16, which CPUs take because it is their fast one.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ Built from the published description; the weights of the authors' code load by n
 
 The network for frames is purely spatial: it knows nothing of time and adds no latency.
 
+Of the output's sd, the small shipped networks are 0.0005 off (rms; 0.006 at worst) in FP16 and 0.003 (0.04) in bf16.
 In FP16 a network with the statistics of each frame needs a few pixels at its lowest level, a sixteenth of the frame: at 40 x
 48 px, with six, it was 0.08 sd off at worst. In bf16 training in blocks did not stay finite.
 """

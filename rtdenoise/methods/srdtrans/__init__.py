@@ -13,6 +13,9 @@ Built from the published description; the weights of the authors' code load by n
 - dropout follows the batch's own chance; the mask of shifted windows is carried by query and key, as for TeD;
 - facts and options, off by default: no activation after the last convolution (`final`), squared error alone
   (`absolute`), targets across the scan lines alone (`pairs`).
+
+Precision: FP16 where the device has it, norms and softmax included. Of the output's sd, the small shipped network is
+0.0008 off (rms; 0.008 at worst) in FP16 and 0.003 (0.04) in bf16, which CPUs take because it is their fast one.
 """
 
 from rtdenoise.methods.base import Method
