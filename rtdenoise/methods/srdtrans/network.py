@@ -57,8 +57,8 @@ class SrdTransNetwork(Network):
     frames: T, a multiple of 2 per encoder.  widths: maps of each encoder, as text; every one halves time and none
     halves space.  embed, heads, hidden: of the transformer.  drop: see `DROP`.  final: what follows the last
     convolution; `leaky`, as published, shrinks negative output to a tenth, and with it everything darker than the mean
-    of the movie; `linear` is nothing, and learns faster: after 32 steps of the recipe's task it gained 15.0 and 7.6 dB
-    in simulated movies of 0 and 10 dB, `leaky` after 100 steps 14.7 and 6.4 dB.
+    of the movie; `linear` is nothing, and learns faster: in a short trial of the recipe's task on few movies it gained
+    15.0 and 7.6 dB (0 and 10 dB in) after 32 steps, `leaky` 14.7 and 6.4 dB after 100.
     All T come out; `hop` is the central half that the authors keep (sheet C 3.3). Attention windows begin at the upper
     left corner, so the output depends on the position modulo 7.
     Raises ConfigError for facts of which no network can be made.
