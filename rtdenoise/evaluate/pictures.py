@@ -25,7 +25,7 @@ INK, GREY, ACCENT = "#1a1a1a", "#8a8a8a", "#c2410c"
 DPI = 110
 LABEL_WIDTH, LABEL_HEIGHT = 0.16, 0.07
 """Of one label, as shares of the axes."""
-TICKS = (0, 1, 2, 3, 6, 12, 20, 30, 60)
+TICKS = (0, 1, 2, 3, 6, 12, 20, 30, 50)
 PER_ROW = 6
 """Example pictures side by side."""
 
