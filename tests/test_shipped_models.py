@@ -23,6 +23,8 @@ MODELS = catalogue.registered()["bundles"]
 MOST_BYTES = 5_000_000
 RECIPES = Path(__file__).resolve().parents[1] / "models"
 SIZES = [(64, 64), (65, 97), (1024, 1024)]
+TWINS = {"deepcad-calcium": "deepcadrt-calcium", "deepbid-calcium": "deepcadrt-calcium"}
+"""Models whose graph differs from another's in its weights alone."""
 
 
 @pytest.fixture(params=MODELS)
@@ -68,6 +70,8 @@ def test_it_runs_live_from_the_demo_camera_or_says_that_it_cannot_keep_up(bundle
 
 @pytest.mark.parametrize("shape", SIZES, ids=str)
 def test_frames_of_any_size_come_out_finite_and_quieter(bundle: Bundle, shape: tuple[int, int]) -> None:
+    if shape == SIZES[-1] and bundle.name in TWINS:
+        pytest.skip(f"half a minute for the graph of {TWINS[bundle.name]}, which runs at this size")
     with open_engine(bundle.path, shape=shape) as engine:
         window = np.random.default_rng(0).standard_normal((engine.window.size, *shape), np.float32)
         target = engine.window.emits[0]
