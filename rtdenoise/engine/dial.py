@@ -16,7 +16,8 @@ Latency = Literal["full", "causal"] | int
 
 def runs_stepped(bundle: Bundle, latency: Latency) -> bool:
     """Whether this output comes from the network run as a stream."""
-    return bundle.manifest.step is not None and (latency == "full" or _frames(latency) >= _lookahead(bundle, "full"))
+    step = bundle.manifest.step
+    return step is not None and (latency == "full" or _frames(latency) >= stepped_window(step).lookahead)
 
 
 def window_of(bundle: Bundle, latency: Latency = "full", hop: int = 1) -> WindowSpec:
@@ -49,7 +50,7 @@ def hops_of(bundle: Bundle, latency: Latency, first: int) -> list[int]:
 
 def lookaheads_of(bundle: Bundle) -> list[int]:
     """0, 1, 2, 4, ... as far as the window goes, then the full output's, in frames at the smallest hop."""
-    full, facts = _lookahead(bundle, "full"), bundle.manifest.window
+    full, facts = window_of(bundle).lookahead, bundle.manifest.window
     if bundle.manifest.merge == "halving":
         return sorted({0, full})
     least = facts.size - 1 - facts.emits[-1]
@@ -65,15 +66,6 @@ def merging(bundle: Bundle, latency: Latency) -> Merging:
     if latency == "full" or _frames(latency) >= most:
         return "full"
     raise ConfigError(f"{bundle.name} has no output with a look-ahead of {latency}; use 0 or full ({most})")
-
-
-def _lookahead(bundle: Bundle, latency: Merging) -> int:
-    facts = bundle.manifest.window
-    if bundle.manifest.merge == "halving":
-        return merged_window(facts.size, 1, latency).lookahead
-    if bundle.manifest.step is not None:
-        return stepped_window(bundle.manifest.step).lookahead
-    return facts.size - 1 - _middle(facts, 1)
 
 
 def _frames(latency: Latency) -> int:
