@@ -16,6 +16,10 @@ from rtdenoise import config
 from rtdenoise.config import Settings
 from rtdenoise.errors import BundleError, ConfigError
 
+GraphKind = Literal["fp32", "fp16", "bf16", "int8", "qdq"]
+"""Forms of the same graphs. fp32: ONNX, always there.  fp16, bf16: ONNX that computes in half precision behind float32 inputs
+and outputs.  int8: OpenVINO's own format, quantised.  qdq: ONNX with explicit quantise and dequantise nodes, for TensorRT.
+"""
 MANIFEST = "manifest.json"
 BUILTIN = Path(__file__).parent / "bundles"
 DEMO = "fast-simulated"
@@ -64,6 +68,15 @@ class StepFacts(Settings):
     multiple: int = Field(default=1, ge=1)
 
 
+class StageFacts(Settings):
+    """A network whose first stage needs to run only once per new frame: graph `encode` takes `span` frames and gives `maps`
+    feature maps; `fuse` takes those of all (T - span + 1) positions, oldest first, and gives what `window` gives.
+    """
+
+    span: int = Field(ge=1)
+    maps: int = Field(ge=1)
+
+
 class NormalizationFacts(Settings):
     """How training normalised. `mean-sd`: calibrated anew for every field of view, or these numbers for whoever does not.
     `fixed`: always these numbers (networks of other authors that live in camera counts).
@@ -80,7 +93,9 @@ class Manifest(Settings):
     graphs: role -> file. `window` is the whole network, (1, T, Y, X) normalised -> (1, K, Y, X). A network whose older frames
     can be computed before the newest arrive also has `older` (1, T - newest_frames, Y, X) -> (1, K, Y, X) and
     `newest` (1, newest_frames, Y, X) + that -> the same as `window`. A network with `step` facts has that graph too: frames
-    and states -> (1, K, Y, X) and the next states.
+    and states -> (1, K, Y, X) and the next states. A network with `stages` has `encode` and `fuse`.
+    variants: the same roles in other forms than fp32, as far as an export made them.
+    engine: what `rtdenoise export --auto` measured to be fastest within tolerance; empty when nothing was measured.
     min_side: the smallest Y and X, px.
     merge: `halving` when overlapping outputs are averaged 1/2, 1/4, ... (FAST), `none` otherwise.
     """
@@ -95,6 +110,9 @@ class Manifest(Settings):
     graphs: dict[str, str]
     newest_frames: int = 0
     step: StepFacts | None = None
+    stages: StageFacts | None = None
+    variants: dict[GraphKind, dict[str, str]] = {}
+    engine: str = ""
     latency_cost_db: dict[int, float] = Field(default={}, description="look-ahead -> PSNR lost against the full output")
     precision: Literal["fp32", "fp16"] = "fp32"
     normalization: NormalizationFacts
@@ -125,11 +143,17 @@ class Bundle:
         files = "".join(self.manifest.checksums[f] for f in sorted(self.manifest.graphs.values()))
         return hashlib.sha256(files.encode()).hexdigest()[:12]
 
-    def graph(self, role: str) -> Path:
+    def graph(self, role: str, kind: GraphKind = "fp32") -> Path:
         """Path of the graph that plays `role`. Raises BundleError when the bundle has none."""
-        if role not in self.manifest.graphs:
-            raise BundleError(f"{self.path}: no graph {role!r}; it has {', '.join(self.manifest.graphs)}")
-        return self.path / self.manifest.graphs[role]
+        graphs = self.manifest.graphs if kind == "fp32" else self.manifest.variants.get(kind, {})
+        if role not in graphs:
+            there = ", ".join(graphs) or f"no {kind} graphs"
+            raise BundleError(f"{self.path}: no {kind} graph {role!r}; it has {there}; rtdenoise export makes others")
+        return self.path / graphs[role]
+
+    def has_graphs(self, kind: GraphKind) -> bool:
+        """Whether the bundle holds this form of its graphs."""
+        return kind == "fp32" or kind in self.manifest.variants
 
 
 def find(name_or_path: str | Path) -> Path:
@@ -149,7 +173,7 @@ def read(name_or_path: str | Path) -> Bundle:
         manifest = config.build(Manifest, values, str(path / MANIFEST))
     except (ValueError, ConfigError) as error:
         raise BundleError(f"{path / MANIFEST}: cannot be read: {error}") from None
-    for file in manifest.graphs.values():
+    for file in (f for graphs in (manifest.graphs, *manifest.variants.values()) for f in graphs.values()):
         if file not in manifest.checksums:
             raise BundleError(f"{path / MANIFEST}: {file} has no checksum; export the bundle again")
     for file, wanted in manifest.checksums.items():

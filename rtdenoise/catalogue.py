@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rtdenoise import bundle, registry
+from rtdenoise.engine.backends import BACKENDS
 from rtdenoise.engine.filters import FILTERS
-from rtdenoise.engine.load import BACKENDS
 
 
 def registered() -> dict[str, list[str]]:

@@ -12,18 +12,16 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 
-from rtdenoise import bundle as bundles
 from rtdenoise.acquire import parent_lives
 from rtdenoise.calibration import frames_needed, starting_normalization
-from rtdenoise.engine import filters
-from rtdenoise.engine.load import EngineFactory, factory_for, open_runtime
+from rtdenoise.engine.load import EngineFactory, factory_for
 from rtdenoise.errors import EngineError, RtDenoiseError
 from rtdenoise.frame import Frame
 from rtdenoise.ledger import Ledger
 from rtdenoise.normalize import Normalization
 from rtdenoise.outlets import Outlets
 from rtdenoise.pace import Pace, decide
-from rtdenoise.settings import EngineSettings, RunSettings
+from rtdenoise.settings import RunSettings
 from rtdenoise.shared import SharedRing, Slot, State
 from rtdenoise.stream import StreamingDenoiser
 
@@ -62,13 +60,6 @@ def main(
         say.send(("error", type(error).__name__, str(error)))
     else:
         say.send(("done", None))
-
-
-def check_model(wanted: EngineSettings) -> None:
-    """Raise BundleError, ConfigError or MissingExtraError for an engine that can never start."""
-    if wanted.model not in filters.FILTERS:
-        bundles.read(wanted.model)
-        open_runtime(wanted.backend, 1)
 
 
 def _prepare(settings: RunSettings, ring: SharedRing, raw_only: str) -> tuple[EngineFactory, Ready]:

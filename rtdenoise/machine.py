@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import platform
+import sys
 import time
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -25,6 +28,22 @@ def cpu_features() -> tuple[str, ...] | None:
         return None
     wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
     return tuple(feature for feature in wanted if feature in flags.split())
+
+
+@lru_cache(maxsize=1)
+def cuda_driver() -> int | None:
+    """Version of CUDA that the NVIDIA driver here serves, as 13010 for 13.1; None without a driver or a card that it can use.
+
+    Asks the driver itself: libraries built on it crash where it is missing.
+    """
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        found, version = ctypes.c_int(), ctypes.c_int()
+        fails = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(found))
+        fails = fails or driver.cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return None
+    return None if fails or not found.value else version.value
 
 
 def load() -> float | None:

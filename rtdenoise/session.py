@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from rtdenoise import acquire, denoise, errors, ringfile
 from rtdenoise.denoise import Calibrations, Ready
+from rtdenoise.engine import load
 from rtdenoise.errors import ConfigError, EngineError, RtDenoiseError, SourceDisconnected, SourceError
 from rtdenoise.publish import StatusPublisher
 from rtdenoise.settings import RunSettings
@@ -133,7 +134,7 @@ class Session:
         """Mistakes that need no process to be seen come first and fast."""
         if self._source is None:
             acquire.open_source(self.settings.source)
-        denoise.check_model(self.settings.engine)
+        load.check(self.settings.engine)
 
     def _launch(self, main: Callable[..., None], *more: object, **named: object) -> _Child:
         ours, theirs = self._spawn.Pipe(duplex=False)

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from rtdenoise.bundle import Bundle
-from rtdenoise.engine.load import BACKENDS, open_engine
+from rtdenoise.engine.backends import taking
+from rtdenoise.engine.load import open_engine
 from rtdenoise.errors import ConfigError, EngineError, MissingExtraError
 from rtdenoise.export import BundleFacts, Target, export_bundle
 from rtdenoise.frame import Frame, FrameStamp
@@ -117,7 +118,7 @@ def test_frames_of_any_size_come_out_as_in_one_pass(exported: tuple[Bundle, Netw
     np.testing.assert_allclose(streamed(bundle, [movie])[0], wanted, rtol=0, atol=EXACT * wanted.std())
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", taking("fp32"))
 def test_every_engine_carries_the_states(exported: tuple[Bundle, Network], backend: str) -> None:
     bundle, network = exported
     movie = noise(90, 24, 24)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rtdenoise import bundle as bundles
 from rtdenoise import checkpoints
 from rtdenoise.bundle import Bundle
-from rtdenoise.engine.load import open_runtime
+from rtdenoise.engine.backends import open_runtime
 from rtdenoise.errors import ConfigError, FileFormatError
 from rtdenoise.importing import Counts, import_checkpoint
 from rtdenoise.methods import base

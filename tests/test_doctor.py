@@ -15,7 +15,7 @@ from rich.console import Console
 from rtdenoise import doctor
 from rtdenoise.doctor import Check, diagnose, judge
 from rtdenoise.doctor.examine import SERVER_PORT, cameras, computer
-from rtdenoise.engine.load import BACKENDS
+from rtdenoise.engine.backends import BACKENDS
 from rtdenoise.engine.probe import isolated, probe
 from rtdenoise.errors import EngineError
 from rtdenoise.settings import DENOISED_PORT

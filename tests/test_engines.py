@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from rtdenoise import bundle as bundles
 from rtdenoise.bundle import DEMO
-from rtdenoise.engine import load
+from rtdenoise.engine import backends, load
+from rtdenoise.engine.backends import BACKENDS, Backend, open_runtime, taking
 from rtdenoise.engine.base import Engine
 from rtdenoise.engine.dial import Latency
 from rtdenoise.engine.filters import FILTERS
 from rtdenoise.engine.graph import Runtime
-from rtdenoise.engine.load import BACKENDS, EngineChoice, EngineFactory, open_engine, open_runtime
+from rtdenoise.engine.load import EngineChoice, EngineFactory, open_engine
 from rtdenoise.errors import ConfigError, EngineError, MissingExtraError, WindowError
 
 Frames = NDArray[np.float32]
@@ -48,7 +47,7 @@ def denoised(engine: Engine, frames: Frames, first: int = 0) -> Frames:
     return engine.run(frames[:size], first, first + target, engine.window.hop).copy()
 
 
-@pytest.fixture(params=list(BACKENDS))
+@pytest.fixture(params=taking("fp32"))
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -147,8 +146,8 @@ def test_auto_takes_the_fastest_engine_that_opens_and_names_those_it_refused(mon
     runtime_or_skip("onnxruntime-cpu")
     broken = refusing(EngineError("this processor has no bf16 instructions"))
     absent = refusing(MissingExtraError("openvino", "live"))
-    portable = BACKENDS["onnxruntime-cpu"]
-    monkeypatch.setattr(load, "BACKENDS", {"fast": broken, "good": absent, "onnxruntime-cpu": portable})
+    table = {"fast": broken, "good": absent, "onnxruntime-cpu": BACKENDS["onnxruntime-cpu"]}
+    replace_table(monkeypatch, table)
     factory = EngineFactory(EngineChoice(DEMO), (16, 16))
     with factory.make() as engine:
         assert engine.describe().backend == "onnxruntime-cpu"
@@ -159,13 +158,13 @@ def test_auto_takes_the_fastest_engine_that_opens_and_names_those_it_refused(mon
 
 
 def test_when_no_engine_opens_the_error_says_why_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "BACKENDS", {"one": refusing(MissingExtraError("openvino", "live"))})
+    replace_table(monkeypatch, {"one": refusing(MissingExtraError("openvino", "live"))})
     with pytest.raises(EngineError, match=r"no engine can run here: one: .*pip install 'rtdenoise\[live\]'"):
         open_engine(DEMO, shape=(16, 16))
 
 
 def test_an_engine_that_was_named_is_never_replaced_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(load.BACKENDS, "openvino-bf16", refusing(EngineError("no bf16 here")))
+    monkeypatch.setitem(BACKENDS, "openvino-bf16", refusing(EngineError("no bf16 here")))
     with pytest.raises(EngineError, match="no bf16 here"):
         open_engine(DEMO, shape=(16, 16), backend="openvino-bf16")
 
@@ -202,13 +201,19 @@ def tolerance(backend: str) -> float:
     return BF16_WORST if backend.endswith("bf16") else EXACT
 
 
-def refusing(error: Exception) -> Callable[[int], Runtime]:
-    """A runtime that cannot be opened."""
+def refusing(error: Exception) -> Backend:
+    """An engine that cannot be opened."""
 
     def factory(threads: int) -> Runtime:
         raise error
 
-    return factory
+    return Backend(factory)
+
+
+def replace_table(monkeypatch: pytest.MonkeyPatch, table: dict[str, Backend]) -> None:
+    """Only these engines, fastest first."""
+    monkeypatch.setattr(backends, "BACKENDS", table)
+    monkeypatch.setattr(load, "BACKENDS", table)
 
 
 def runtime_or_skip(backend: str) -> Runtime:

@@ -29,8 +29,9 @@ from rich.table import Table
 
 from rtdenoise import machine
 from rtdenoise.config import Settings
+from rtdenoise.engine.backends import BACKENDS, open_runtime
 from rtdenoise.engine.graph import Array
-from rtdenoise.engine.load import BACKENDS, open_engine, open_runtime
+from rtdenoise.engine.load import open_engine
 from rtdenoise.frame import Frame, FrameStamp
 from rtdenoise.normalize import Normalization
 from rtdenoise.stream import StreamingDenoiser

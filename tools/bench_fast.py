@@ -32,9 +32,9 @@ from rich.table import Table
 
 from rtdenoise import machine
 from rtdenoise.config import Settings
+from rtdenoise.engine.backends import BACKENDS, open_runtime
 from rtdenoise.engine.base import EngineInfo
 from rtdenoise.engine.graph import Array, Graph
-from rtdenoise.engine.load import BACKENDS, open_runtime
 from rtdenoise.engine.merged import BlockGraphs, MergedEngine
 from rtdenoise.frame import Frame, FrameStamp
 from rtdenoise.normalize import Normalization

@@ -29,7 +29,7 @@ PYTHON = str(BIN / f"python{EXE}")
 STAMP = VENV / "rtdenoise-installed.json"
 CONSTRAINTS = ROOT / "tools" / "constraints.txt"
 
-EXTRAS = {"demo": ("live", "cpu"), "test": ("live", "cpu", "evaluate", "train", "dev")}
+EXTRAS = {"demo": ("live", "cpu"), "test": ("live", "cpu", "evaluate", "train", "quantize", "dev")}
 OLDEST_PYTHON = (3, 11)
 LINES_OF_A_FAILURE = 30
 LOAD_QT = (

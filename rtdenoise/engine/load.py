@@ -2,51 +2,46 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rtdenoise import bundle as bundles
 from rtdenoise.bundle import Bundle
-from rtdenoise.engine import dial, filters
+from rtdenoise.engine import backends, dial, filters
+from rtdenoise.engine.backends import AUTO, BACKENDS, open_runtime
 from rtdenoise.engine.base import Engine, EngineInfo
 from rtdenoise.engine.dial import Latency
 from rtdenoise.engine.graph import Graph, Runtime
 from rtdenoise.engine.merged import BlockGraphs, MergedEngine
-from rtdenoise.engine.ort import OrtRuntime
-from rtdenoise.engine.ov import OpenVinoRuntime
 from rtdenoise.engine.stepped import SteppedEngine, graph_shapes
 from rtdenoise.engine.window import WindowEngine
 from rtdenoise.errors import ConfigError, EngineError, MissingExtraError
 from rtdenoise.settings import EngineSettings
 
-BACKENDS: dict[str, Callable[[int], Runtime]] = {
-    "openvino-bf16": lambda threads: OpenVinoRuntime(threads, "bf16"),
-    "openvino-fp32": lambda threads: OpenVinoRuntime(threads, "fp32"),
-    "onnxruntime-cpu": OrtRuntime,
-}
-"""Fastest first: `auto` takes the first one that this machine can open."""
-AUTO = "auto"
-
 
 @dataclass(slots=True, frozen=True)
 class EngineChoice:
-    """What to open. model: bundle name or folder, or an untrained filter. threads 0: all cores."""
+    """What to open. model: bundle name or folder, or an untrained filter. threads 0: all cores.
+
+    without: engines that `auto` shall not take, because they failed in this run.
+    """
 
     model: str
     backend: str = AUTO
     latency: Latency = "full"
     hop: int = 1
     threads: int = 0
+    without: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class _Opened:
-    """What factories of one choice share."""
+    """What factories of one choice share. left: engines that `auto` has not tried yet, None before the first."""
 
     refused: list[str] = field(default_factory=list)
     bundle: Bundle | None = None
+    left: list[str] | None = None
+    backend: str = ""
     runtime: Runtime | None = None
     graphs: dict[str, Graph] = field(default_factory=dict)
 
@@ -61,27 +56,31 @@ class EngineFactory:
 
     @property
     def refused(self) -> list[str]:
-        """Why faster runtimes than the one that was opened could not be."""
+        """Why faster engines than the one that was opened could not be."""
         return self._opened.refused
 
     def make(self) -> Engine:
-        """A new engine. Raises BundleError, EngineError, MissingExtraError or ConfigError."""
+        """A new engine; with `auto` the first of the chain that opens and takes the model at this size.
+
+        Raises BundleError, EngineError, MissingExtraError or ConfigError.
+        """
         if self.choice.model in filters.FILTERS:
             return filters.create(self.choice.model, self.shape)
         bundle = self._bundle()
         if min(self.shape) < bundle.manifest.min_side:
             side = bundle.manifest.min_side
             raise ConfigError(f"{bundle.name} needs frames of at least {side} x {side} px, these are {self.shape}")
-        if bundle.manifest.merge == "halving":
-            return self._merged(bundle)
-        if dial.runs_stepped(bundle, self.choice.latency):
-            return self._stepped(bundle)
-        return self._window(bundle)
+        while True:
+            try:
+                return self._formed(bundle)
+            except EngineError as error:  # out of memory, a plan that cannot be built, a layer it does not have
+                if self.choice.backend != AUTO or self._opened.runtime is None:
+                    raise
+                self._give_up_runtime(error)
 
     def with_hop(self, hop: int) -> EngineFactory:
         """The same choice at another hop, sharing what is compiled."""
-        choice = EngineChoice(self.choice.model, self.choice.backend, self.choice.latency, hop, self.choice.threads)
-        return EngineFactory(choice, self.shape, self._opened)
+        return EngineFactory(replace(self.choice, hop=hop), self.shape, self._opened)
 
     def hops(self) -> list[int]:
         """Hops this model can run at, smallest first, beginning with the chosen one."""
@@ -94,6 +93,13 @@ class EngineFactory:
         if self.choice.model in filters.FILTERS:
             return [filters.create(self.choice.model, self.shape).window.lookahead]
         return dial.lookaheads_of(self._bundle())
+
+    def _formed(self, bundle: Bundle) -> Engine:
+        if bundle.manifest.merge == "halving":
+            return self._merged(bundle)
+        if dial.runs_stepped(bundle, self.choice.latency):
+            return self._stepped(bundle)
+        return self._window(bundle)
 
     def _merged(self, bundle: Bundle) -> MergedEngine:
         size, n_newest = bundle.manifest.window.size, bundle.manifest.newest_frames
@@ -126,15 +132,34 @@ class EngineFactory:
         return opened.bundle
 
     def _runtime(self) -> Runtime:
+        """The named runtime, or the next of the chain that opens."""
         opened = self._opened
+        if opened.left is None:
+            named = [name for name in backends.chain(self._bundle()) if name not in self.choice.without]
+            opened.left = named if self.choice.backend == AUTO else [self.choice.backend]
+        while opened.runtime is None and opened.left:
+            opened.backend = opened.left.pop(0)
+            try:
+                opened.runtime = open_runtime(opened.backend, self.choice.threads)
+            except (MissingExtraError, EngineError) as error:
+                if self.choice.backend != AUTO:
+                    raise
+                opened.refused.append(f"{opened.backend}: {error}")
         if opened.runtime is None:
-            opened.runtime = open_runtime(self.choice.backend, self.choice.threads, opened.refused)
+            raise EngineError(f"no engine can run here: {'; '.join(opened.refused) or 'none is left'}")
         return opened.runtime
 
+    def _give_up_runtime(self, error: EngineError) -> None:
+        opened = self._opened
+        opened.refused.append(f"{opened.backend}: {error}")
+        opened.runtime = None
+        opened.graphs.clear()
+
     def _graph(self, bundle: Bundle, role: str, shapes: tuple[tuple[int, ...], ...]) -> Graph:
-        graphs = self._opened.graphs
+        graphs, runtime = self._opened.graphs, self._runtime()
         if role not in graphs:
-            graphs[role] = self._runtime().compile(bundle.graph(role), shapes)
+            kind = BACKENDS[self._opened.backend].graphs
+            graphs[role] = runtime.compile(bundle.graph(role, kind), shapes)
         return graphs[role]
 
     def _info(self, bundle: Bundle) -> EngineInfo:
@@ -164,17 +189,25 @@ def open_engine(
     return EngineFactory(EngineChoice(str(model), backend, latency, hop, threads), shape).make()
 
 
-def open_runtime(backend: str, threads: int = 0, refused: list[str] | None = None) -> Runtime:
-    """The named runtime, or with `auto` the fastest that opens here; why faster ones did not is added to `refused`."""
-    n_threads = threads or os.cpu_count() or 1
-    if backend != AUTO:
-        if backend not in BACKENDS:
-            raise ConfigError(f"unknown engine {backend!r}; known: {AUTO}, {', '.join(BACKENDS)}")
-        return BACKENDS[backend](n_threads)
-    reasons = refused if refused is not None else []
-    for name, factory in BACKENDS.items():
+def check(asked: EngineSettings) -> None:
+    """Raise BundleError, ConfigError, EngineError or MissingExtraError for an engine that can never start here.
+
+    Opens no card: what only the process that denoises can know, it says before its first frame.
+    """
+    if asked.model in filters.FILTERS:
+        return
+    bundle = bundles.read(asked.model)
+    names = backends.chain(bundle) if asked.backend == AUTO else [asked.backend]
+    if any(name in BACKENDS and BACKENDS[name].gpu for name in names):
+        return
+    reasons = []
+    for name in names:
         try:
-            return factory(n_threads)
+            open_runtime(name, 1)
         except (MissingExtraError, EngineError) as error:
+            if asked.backend != AUTO:
+                raise
             reasons.append(f"{name}: {error}")
+        else:
+            return
     raise EngineError(f"no engine can run here: {'; '.join(reasons)}")

@@ -16,7 +16,8 @@ import numpy as np
 
 from rtdenoise import machine
 from rtdenoise.bundle import DEMO
-from rtdenoise.engine.load import BACKENDS, open_engine
+from rtdenoise.engine.backends import BACKENDS
+from rtdenoise.engine.load import open_engine
 from rtdenoise.errors import EngineError, RtDenoiseError
 
 PROBE_SHAPE = (256, 256)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdenoise.engine.load import open_runtime
+from rtdenoise.engine import load
 from rtdenoise.errors import ConfigError
 from rtdenoise.evaluate.contestants import RAW, Contestant
 from rtdenoise.evaluate.streaming import factory, streamed
@@ -123,8 +123,8 @@ def compete(
     progress: called with (done, total) as results come in. Raises what a bundle, an engine or a simulation can raise.
     """
     span = common_span(contestants, choices)
-    if any(contestant.trained for contestant in contestants):
-        open_runtime(backend, 1)  # says at once what is missing
+    for contestant in contestants:  # says at once what is missing
+        load.check(EngineSettings(model=contestant.model, backend=backend))
     tasks = list(_tasks(contestants, choices, span, backend))
     total, done = sum(len(task.choices) for task in tasks), 0
     found: dict[int, list[Result]] = {}
