@@ -51,6 +51,18 @@ def load() -> float | None:
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
+def peak_memory_mb() -> float | None:
+    """Most memory that this process held so far; None where the system does not say."""
+    if sys.platform == "win32":
+        return _peak_on_windows()
+    if (status := Path("/proc/self/status")).is_file():
+        lines = status.read_text(encoding="utf-8").splitlines()
+        return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
+
+
 def version_of(package: str) -> str | None:
     """Installed version of a distribution, None when it is not there."""
     with contextlib.suppress(metadata.PackageNotFoundError):
@@ -93,3 +105,20 @@ def _cpuinfo(key: str) -> str:
         if name.strip() == key:
             return value.strip()
     return ""
+
+
+def _peak_on_windows() -> float | None:
+    class Counters(ctypes.Structure):
+        # PROCESS_MEMORY_COUNTERS of the Windows API
+        _fields_ = [("cb", ctypes.c_ulong), ("PageFaultCount", ctypes.c_ulong)] + [
+            (name, ctypes.c_size_t) for name in ("PeakWorkingSetSize", *(f"unused{i}" for i in range(7)))
+        ]
+
+    counters = Counters()
+    counters.cb = ctypes.sizeof(counters)
+    windows = ctypes.WinDLL("kernel32")  # type: ignore[attr-defined, unused-ignore]
+    windows.GetCurrentProcess.restype = ctypes.c_void_p
+    asked = windows.K32GetProcessMemoryInfo(
+        ctypes.c_void_p(windows.GetCurrentProcess()), ctypes.byref(counters), counters.cb
+    )
+    return counters.PeakWorkingSetSize / 2**20 if asked else None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rtdenoise.engine.base import Engine
 from rtdenoise.engine.load import EngineFactory
@@ -50,20 +52,34 @@ def decide(factory: EngineFactory, interval_s: float | None, n_streams: int, *, 
 
 def measure_ms_per_frame(engine: Engine, shape: tuple[int, int]) -> float:
     """Median ms per frame of the stream in its steady state, on noise."""
+    return float(np.median(costs_ms(engine, shape, N_TIMED_RUNS)))
+
+
+def costs_ms(engine: Engine, shape: tuple[int, int], n_runs: int, most_s: float = math.inf) -> NDArray[np.float64]:
+    """ms per frame of the stream in its steady state, on noise: of `n_runs` network runs, or fewer when `most_s` is over (three at least)."""
     spec = engine.window
     denoiser = StreamingDenoiser(engine, Normalization(0.0, 1.0), shape)
     pool = np.random.default_rng(0).standard_normal((4, *shape), np.float32)
     # A mirrored window costs what a whole one does; a trimmed one less.
     n_warm = spec.hop + (spec.size if spec.edge == "trim" else spec.lookahead + spec.hop)
-    costs = []
-    for k in range(n_warm + N_TIMED_RUNS * spec.hop):
-        start = time.perf_counter_ns()
-        for _ in denoiser.push(Frame(pool[k % 4], FrameStamp("pace", k, k, 0))):
-            pass
-        costs.append((time.perf_counter_ns() - start) / 1e6)
+    for k in range(n_warm):
+        _push_ms(denoiser, pool, k)
+    costs, began = np.zeros(n_runs), time.perf_counter()
+    for run in range(n_runs):
+        first = n_warm + run * spec.hop
+        costs[run] = sum(_push_ms(denoiser, pool, first + i) for i in range(spec.hop)) / spec.hop
+        if run >= 2 and time.perf_counter() - began > most_s:
+            costs = costs[: run + 1]
+            break
     engine.reset()
-    groups = np.array(costs[n_warm:]).reshape(N_TIMED_RUNS, spec.hop).sum(1)
-    return float(np.median(groups)) / spec.hop
+    return costs
+
+
+def _push_ms(denoiser: StreamingDenoiser, pool: NDArray[np.float32], k: int) -> float:
+    start = time.perf_counter_ns()
+    for _ in denoiser.push(Frame(pool[k % len(pool)], FrameStamp("pace", k, k, 0))):
+        pass
+    return (time.perf_counter_ns() - start) / 1e6
 
 
 def _accepted(hop: int, ms: float, latency: int, budget_ms: float | None, tried: list[str]) -> str:
