@@ -56,7 +56,7 @@ def measure_ms_per_frame(engine: Engine, shape: tuple[int, int]) -> float:
 
 
 def costs_ms(engine: Engine, shape: tuple[int, int], n_runs: int, most_s: float = math.inf) -> NDArray[np.float64]:
-    """ms per frame of the stream in its steady state, on noise: of `n_runs` network runs, or fewer when `most_s` is over (three at least)."""
+    """ms per frame of the stream in its steady state, on noise, of `n_runs` network runs; fewer when `most_s` is over (three at least)."""
     spec = engine.window
     denoiser = StreamingDenoiser(engine, Normalization(0.0, 1.0), shape)
     pool = np.random.default_rng(0).standard_normal((4, *shape), np.float32)
