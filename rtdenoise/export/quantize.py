@@ -1,0 +1,194 @@
+"""Graphs in int8, calibrated on clips: for OpenVINO by NNCF, for TensorRT with explicit quantise and dequantise nodes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from rtdenoise.errors import EngineError, MissingExtraError
+from rtdenoise.export.edges import Layer, first_and_last
+
+Array = NDArray[np.float32]
+Sample = tuple[Array, ...]
+"""One array per graph input, in the graph's order."""
+
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+"""What is quantised for TensorRT: with more, its parser meets nodes it does not have (engines sheet 4)."""
+HEAVY = {*CONVOLUTIONS, "MatMul", "Gemm"}
+OV_HEAVY = {
+    "Convolution",
+    "GroupConvolution",
+    "ConvolutionBackpropData",
+    "GroupConvolutionBackpropData",
+    "MatMul",
+}
+ATTENTION = ("MatMul", "ScaledDotProductAttention", "Softmax")
+"""Left in float: their inputs are small differences of tokens, which eight bits take away."""
+
+
+def to_int8(graph: bytes, samples: Sequence[Sample]) -> tuple[bytes, bytes]:
+    """OpenVINO's .xml and .bin of an ONNX graph with int8 convolutions, dynamic in Y and X.
+
+    Weights per channel and symmetric; the first and the last two convolutions stay in float.
+    Raises MissingExtraError without NNCF or OpenVINO, EngineError when the graph cannot be quantised.
+    """
+    nncf, openvino = _nncf()
+    with _quiet():
+        model = openvino.Core().read_model(io.BytesIO(graph))
+        scope = nncf.IgnoredScope(names=_ov_ends(model), types=list(ATTENTION), validate=False)
+        names = [port.get_any_name() for port in model.inputs]
+        try:
+            quantized = nncf.quantize(
+                model,
+                nncf.Dataset([dict(zip(names, sample, strict=True)) for sample in samples]),
+                preset=nncf.QuantizationPreset.MIXED,
+                target_device=nncf.TargetDevice.CPU,
+                subset_size=len(samples),
+                fast_bias_correction=True,
+                ignored_scope=scope,
+            )
+        except Exception as error:  # both libraries raise a dozen types
+            raise EngineError(f"NNCF cannot quantise the graph: {_first_line(error)}") from None
+        return _serialized(openvino, quantized)
+
+
+def to_qdq(graph: bytes, samples: Sequence[Sample]) -> bytes:
+    """The ONNX graph with explicit quantise and dequantise nodes around its convolutions, in the form that TensorRT parses.
+
+    Symmetric activations and weights, weights per channel, biases in float; the first and the last two stay in float.
+    Raises MissingExtraError without ONNX Runtime, EngineError when the graph cannot be quantised.
+    """
+    try:
+        from onnxruntime import quantization as ort
+    except ImportError:
+        raise MissingExtraError("onnxruntime", "cpu") from None
+    model = onnx.load_model_from_string(graph)
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        out = Path(folder) / "qdq.onnx"
+        try:
+            ort.quantize_static(
+                model,
+                out,
+                _reader(ort, model, samples),
+                op_types_to_quantize=list(CONVOLUTIONS),
+                nodes_to_exclude=_onnx_ends(model),
+                per_channel=True,
+                activation_type=ort.QuantType.QInt8,
+                weight_type=ort.QuantType.QInt8,
+                extra_options={
+                    "ActivationSymmetric": True,
+                    "WeightSymmetric": True,
+                    "QuantizeBias": False,
+                },
+            )
+        except Exception as error:  # the library raises plain exceptions of many kinds
+            raise EngineError(f"ONNX Runtime cannot quantise the graph: {_first_line(error)}") from None
+        return _plain(onnx.load(out))
+
+
+def _nncf() -> tuple[Any, Any]:
+    try:
+        import nncf
+        import openvino
+    except ImportError as error:
+        raise MissingExtraError(error.name or "nncf", "quantize") from None
+    return nncf, openvino
+
+
+def _ov_ends(model: Any) -> list[str]:
+    layers = {op.get_friendly_name(): Layer(op.get_type_name() in OV_HEAVY) for op in model.get_ordered_ops()}
+    for op in model.get_ordered_ops():
+        for value in op.input_values():
+            _connect(layers, value.get_node().get_friendly_name(), op.get_friendly_name())
+    frames = [port.get_node().get_friendly_name() for port in model.inputs if _carries_frames(port.get_any_name())]
+    return first_and_last(layers, frames, model.outputs[0].get_node().get_friendly_name())
+
+
+def _onnx_ends(model: onnx.ModelProto) -> list[str]:
+    for i, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{i}"
+    layers = {node.name: Layer(node.op_type in HEAVY) for node in model.graph.node}
+    makers = {output: node.name for node in model.graph.node for output in node.output}
+    inputs = {value.name for value in model.graph.input}
+    layers |= {f"input {name}": Layer(False) for name in inputs} | {"output": Layer(False)}
+    for node in model.graph.node:
+        for value in node.input:
+            if value in makers or value in inputs:
+                _connect(layers, makers.get(value, f"input {value}"), node.name)
+    _connect(layers, makers[model.graph.output[0].name], "output")
+    return first_and_last(layers, [f"input {name}" for name in inputs if _carries_frames(name)], "output")
+
+
+def _connect(layers: dict[str, Layer], one: str, next_one: str) -> None:
+    layers[one].after.append(next_one)
+    layers[next_one].before.append(one)
+
+
+def _carries_frames(name: str) -> bool:
+    """Frames, and what was computed of older ones; not what a network carries from step to step."""
+    return not name.startswith("state_")
+
+
+def _reader(ort: Any, model: onnx.ModelProto, samples: Sequence[Sample]) -> Any:
+    names = [value.name for value in model.graph.input]
+
+    class Reader(ort.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter(samples)
+
+        def get_next(self) -> dict[str, Array] | None:
+            sample = next(self.left, None)
+            return None if sample is None else dict(zip(names, sample, strict=True))
+
+    return Reader()
+
+
+def _serialized(openvino: Any, model: Any) -> tuple[bytes, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        xml, weights = Path(folder) / "model.xml", Path(folder) / "model.bin"
+        openvino.serialize(model, str(xml), str(weights))
+        text = xml.read_text(encoding="utf-8")
+        return re.sub(
+            r"\s*<rt_info>(?:(?!<rt_info>).)*</rt_info>\s*(?=</net>)", "\n", text, flags=re.DOTALL
+        ).encode(), (weights.read_bytes())
+
+
+def _plain(model: onnx.ModelProto) -> bytes:
+    """Without what the quantiser noted about itself."""
+    model.doc_string = ""
+    del model.metadata_props[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    return bytes(model.SerializeToString())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Both quantisers print progress and advice."""
+    levels = {name: logging.getLogger(name).level for name in ("nncf", "")}
+    sink = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+        warnings.simplefilter("ignore")
+        for name in levels:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
