@@ -26,6 +26,7 @@ from rtdenoise.methods.base import Method, Network
 from rtdenoise.normalize import Normalization
 
 FILES = {"window": "model.onnx", "older": "older.onnx", "newest": "newest.onnx", "step": "step.onnx"}
+FILES |= {"encode": "encode.onnx", "fuse": "fuse.onnx"}
 WEIGHTS = "weights.npz"
 
 
@@ -54,7 +55,7 @@ def export_bundle(
     target = target or Target()
     deployed = network.eval().deploy(**target.deploy)
     graphs = _graphs(network, deployed, half=target.precision == "fp16")
-    gaps = parity.compare(network, graphs, deployed.newest_frames, target)
+    gaps = parity.compare(network, graphs, deployed, target)
     if deployed.step is not None:
         gaps += parity.compare_steps(network, graphs["step"], deployed.step)
     parity.refuse(gaps, target, facts.name)
@@ -68,6 +69,7 @@ def export_bundle(
         graphs={role: FILES[role] for role in graphs},
         newest_frames=deployed.newest_frames,
         step=deployed.step,
+        stages=deployed.stages,
         precision=target.precision,
         normalization=NormalizationFacts(
             rule=facts.rule, offset=facts.normalization.offset, scale=facts.normalization.scale
@@ -133,7 +135,10 @@ def _graphs(network: Network, deployed: base.Deployment, *, half: bool) -> dict[
         "older": {"frames": window - newest},
         "newest": {"frames": newest, "partial": emitted},
     }
-    outputs = {"window": "denoised", "older": "partial", "newest": "denoised"}
+    outputs = {"window": "denoised", "older": "partial", "newest": "denoised", "encode": "features", "fuse": "denoised"}
+    if (stages := deployed.stages) is not None:
+        inputs["encode"] = {"frames": stages.span}
+        inputs["fuse"] = {"features": (window - stages.span + 1) * stages.maps}
     graphs = {}
     for role, module in deployed.graphs.items():
         if role == "step" and deployed.step is not None:

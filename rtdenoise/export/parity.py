@@ -14,7 +14,7 @@ from rtdenoise.bundle import StepFacts
 from rtdenoise.config import Settings
 from rtdenoise.errors import EngineError, MissingExtraError
 from rtdenoise.export.target import Target
-from rtdenoise.methods.base import Network
+from rtdenoise.methods.base import Deployment, Network
 
 ODD = (61, 83)
 """The second size: not square, odd, so that a size frozen into the graph shows."""
@@ -47,14 +47,14 @@ class Report(Settings):
     onnxruntime: str = ""
 
 
-def compare(network: Network, graphs: Mapping[str, bytes], newest_frames: int, target: Target) -> list[Gap]:
+def compare(network: Network, graphs: Mapping[str, bytes], deployed: Deployment, target: Target) -> list[Gap]:
     """All forms at the target's size and at an odd one. `network` is the float32 network as trained."""
     gaps = []
     for shape in (target.shape, ODD):
         frames = probe_frames(network.window.size, shape)
         with torch.no_grad():
             wanted = network.eval()(torch.from_numpy(frames)).numpy()
-        for form, output in _outputs(graphs, frames, newest_frames).items():
+        for form, output in _outputs(graphs, frames, deployed).items():
             gaps.append(_gap(form, shape, output, wanted))
     return gaps
 
@@ -111,12 +111,17 @@ def probe_frames(n_frames: int, shape: tuple[int, int]) -> Array:
     return frames
 
 
-def _outputs(graphs: Mapping[str, bytes], frames: Array, newest_frames: int) -> dict[str, Array]:
+def _outputs(graphs: Mapping[str, bytes], frames: Array, deployed: Deployment) -> dict[str, Array]:
     outputs = {"window": _run(graphs["window"], {"frames": frames})}
-    if newest_frames:
+    if newest_frames := deployed.newest_frames:
         partial = _run(graphs["older"], {"frames": frames[:, :-newest_frames]})
         newest = {"frames": frames[:, -newest_frames:], "partial": partial}
         outputs["older + newest"] = _run(graphs["newest"], newest)
+    if deployed.stages is not None:
+        span = deployed.stages.span
+        parts = [frames[:, i : i + span] for i in range(frames.shape[1] - span + 1)]
+        features = np.concatenate([_run(graphs["encode"], {"frames": part}) for part in parts], 1)
+        outputs["encode + fuse"] = _run(graphs["fuse"], {"features": features})
     return outputs
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rtdenoise import registry
-from rtdenoise.bundle import StepFacts
+from rtdenoise.bundle import StageFacts, StepFacts
 from rtdenoise.errors import ConfigError
 from rtdenoise.frame import WindowSpec
 
@@ -23,22 +23,13 @@ class Deployment:
 
     newest_frames: frames that `newest` takes; 0 when only the whole `window` exists.
     step: what the graph `step` takes and carries, where the network runs as a stream.
+    stages: what the graphs `encode` and `fuse` take, where the first stage runs once per new frame.
     """
 
     graphs: Mapping[str, nn.Module]
     newest_frames: int = 0
     step: StepFacts | None = None
-
-
-@dataclass(slots=True, frozen=True)
-class Stages:
-    """A network whose first stage sees few frames and need run only once per new frame.
-
-    span: consecutive frames that `encode` takes.  maps: feature maps that it gives.
-    """
-
-    span: int
-    maps: int
+    stages: StageFacts | None = None
 
 
 class Network(nn.Module):
@@ -54,7 +45,7 @@ class Network(nn.Module):
     facts: dict[str, int | float | str | bool]
     min_side: int = 1
     unseen: tuple[int, ...] = ()
-    stages: Stages | None = None
+    stages: StageFacts | None = None
 
     def encode(self, frames: Tensor) -> Tensor:
         """`(B, span, Y, X)` normalised frames -> `(B, maps, Y, X)` features. Raises ConfigError without stages."""
@@ -73,7 +64,39 @@ class Network(nn.Module):
         """
         if options:
             raise ConfigError(f"{type(self).__name__} has no deploy option {', '.join(options)}")
-        return Deployment({"window": self})
+        return whole_and_stages(self)
+
+
+class FirstStage(nn.Module):
+    """A network's `encode` alone."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """See `Network.encode`."""
+        return self.network.encode(frames)
+
+
+class SecondStage(nn.Module):
+    """A network's `fuse` alone."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See `Network.fuse`."""
+        return self.network.fuse(features)
+
+
+def whole_and_stages(network: Network) -> Deployment:
+    """A network as it is, and cut in two where it has stages."""
+    if network.stages is None:
+        return Deployment({"window": network})
+    graphs = {"window": network, "encode": FirstStage(network), "fuse": SecondStage(network)}
+    return Deployment(graphs, stages=network.stages)
 
 
 @dataclass(slots=True, frozen=True)

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rtdenoise.bundle import StageFacts
 from rtdenoise.errors import ConfigError
 from rtdenoise.frame import WindowSpec
-from rtdenoise.methods.base import Deployment, Network, Stages
+from rtdenoise.methods.base import Deployment, Network, whole_and_stages
 from rtdenoise.methods.udvd.halfplane import DIRECTIONS, LEFT, SLOPE, UP, BlindUNet, beyond, mirrored
 
 FRAMES = 5
@@ -40,7 +41,7 @@ class UdvdNetwork(Network):
         super().__init__()
         self.window = WindowSpec(size=FRAMES, emits=(FRAMES // 2,))
         self.facts = {"width": width, "wide": wide, "maps": maps, "outputs": outputs}
-        self.stages = Stages(span=SPAN, maps=DIRECTIONS * maps)
+        self.stages = StageFacts(span=SPAN, maps=DIRECTIONS * maps)
         self.first = BlindUNet(SPAN, maps, width, wide)
         self.second = BlindUNet(RUNS * maps, wide, width, wide)
         together = DIRECTIONS * wide
@@ -77,7 +78,7 @@ class UdvdNetwork(Network):
             raise ConfigError(f"UDVD has no deploy option {', '.join(options)}")
         network = deepcopy(self)
         network.first, network.second = self.first.ready(), self.second.ready()
-        return Deployment({"window": network})
+        return whole_and_stages(network)
 
 
 def _in_all_directions(network: BlindUNet, inputs: list[Tensor]) -> list[Tensor]:

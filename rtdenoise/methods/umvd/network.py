@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rtdenoise.bundle import StageFacts
 from rtdenoise.errors import ConfigError
 from rtdenoise.frame import WindowSpec
-from rtdenoise.methods.base import Network, Stages
+from rtdenoise.methods.base import Network
 
 ENCODER_CONVS, DECODER_CONVS = 5, 6
 """Convolutions per level (sheet A 5.2)."""
@@ -108,7 +109,7 @@ class UmvdNetwork(Network):
             )
         centre = frames // 2
         self.window, self.unseen = WindowSpec(frames, (centre,)), (centre,)
-        self.stages, self._features, self._decoder = Stages(1, features), features, decoder
+        self.stages, self._features, self._decoder = StageFacts(span=1, maps=features), features, decoder
         self.facts = {"frames": frames, "level": level, "features": features, "width": width, "decoder": decoder}
         self.facts |= {"head": head, "encoder_convs": encoder_convs, "decoder_convs": decoder_convs}
         self.register_buffer("filter", temporal_filter(frames, level), persistent=False)
