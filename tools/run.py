@@ -31,6 +31,8 @@ CONSTRAINTS = ROOT / "tools" / "constraints.txt"
 
 EXTRAS = {"demo": ("live", "cpu"), "test": ("live", "cpu", "evaluate", "train", "quantize", "dev")}
 OLDEST_PYTHON = (3, 11)
+ONE_THREAD_EACH = {"OMP_NUM_THREADS": "1"}
+"""The tests run in as many processes as there are cores."""
 LINES_OF_A_FAILURE = 30
 LOAD_QT = (
     "import ctypes, pathlib, PySide6; from PySide6 import QtWidgets; "
@@ -68,13 +70,13 @@ def check(options: Sequence[str]) -> int:
         [PYTHON, "-m", "ruff", "format", "--check"],
         [PYTHON, "-m", "mypy"],
         [str(BIN / f"lint-imports{EXE}")],
-        [PYTHON, "-m", "pytest", *options],
+        [PYTHON, "-m", "pytest", "-n", "auto", "--dist", "loadfile", *options],
     )
     for command in commands:
         name = " ".join(command[2:] if command[1:2] == ["-m"] else [Path(command[0]).stem])
         say(f"\n$ {name}")
         began = time.monotonic()
-        code = call(command, environment(), ROOT)
+        code = call(command, {**environment(), **ONE_THREAD_EACH}, ROOT)
         say(f"{name}: {'ok' if code == 0 else f'failed ({code})'}, {time.monotonic() - began:.1f} s")
         if code:
             return code
