@@ -60,9 +60,6 @@ def bounce(index: int, n: int) -> int:
     return min(index, 2 * (n - 1) - index)
 
 
-def fill_mirrored(ring: FrameRing, first: int, oldest: int, out: Frames) -> None:
-    """Fill `out` (T, Y, X) with frames first .. first+T-1, mirrored about frame `oldest` and the newest frame."""
-    n = ring.n_frames - oldest
-    for row, index in enumerate(range(first - oldest, first - oldest + len(out))):
-        source = oldest + bounce(index, n)
-        np.copyto(out[row], ring.window(source, source + 1)[0])
+def mirrored(first: int, size: int, n: int) -> list[int]:
+    """Frame numbers of the window `first` .. `first + size - 1` of a series of `n`, mirrored about its first and last frame."""
+    return [bounce(index, n) for index in range(first, first + size)]
