@@ -11,32 +11,30 @@ engine, in turn, round after round, so that what else the machine does hits both
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from bench_fast import CPU_ENGINES
+from benching import EAGER, Head, apart, in_turn, save, serve, spread
 from rich.console import Console
 from rich.table import Table
 
 from rtdenoise import machine
 from rtdenoise.config import Settings
-from rtdenoise.engine.backends import BACKENDS, open_runtime
+from rtdenoise.engine.backends import open_runtime
 from rtdenoise.engine.graph import Array
 from rtdenoise.engine.load import open_engine
 from rtdenoise.frame import Frame, FrameStamp
 from rtdenoise.normalize import Normalization
 from rtdenoise.stream import StreamingDenoiser
 
-EAGER = "pytorch eager"
 TILE, BLOCK, OVERLAP = 200, 40, 0.4
 """The published real-time protocol (sheet B 4.3, 4.6)."""
 KEPT = round(BLOCK * (1 - OVERLAP))
@@ -71,16 +69,10 @@ class Row(Settings):
     worst_sd: float
 
 
-class Report(Settings):
+class Report(Head):
     """The whole run."""
 
-    date: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    cpu: str = Field(default_factory=machine.cpu_name)
-    cores: int = os.cpu_count() or 1
     threads: int
-    load_before: float | None
-    load_after: float | None = None
-    versions: dict[str, str] = Field(default_factory=lambda: machine.versions((*machine.PACKAGES, "torch")))
     shape: tuple[int, int]
     width: int
     tiles_per_block: int
@@ -193,37 +185,21 @@ def _work(engine: str, asked: Asked, pipe: Connection) -> None:
     """In the engine's own process: what a start costs and how exact it is, then a pair of figures for every word."""
     stream = None if engine == EAGER else _Stream(asked.folder, engine, asked.shape, asked.threads)
     tiles = _Tiles(asked.folder, engine, asked.shape, asked.threads, asked.width)
-    pipe.send((stream.start_ms, stream.worst_sd) if stream else (0.0, 0.0))
-    while pipe.recv() == "measure":
-        pipe.send((stream.measure() if stream else 0.0, tiles.measure()))
+    greeting = (stream.start_ms, stream.worst_sd) if stream else (0.0, 0.0)
+    serve(pipe, greeting, lambda: (stream.measure() if stream else 0.0, tiles.measure()))
 
 
 def measure(engines: Sequence[str], asked: Asked, rounds: int, console: Console) -> list[Row]:
     """All engines, in turn."""
-    spawn = multiprocessing.get_context("spawn")
     console.print("exporting ...")
-    exporting = spawn.Process(target=export, args=(asked.width, asked.shape, asked.folder))
-    exporting.start()
-    exporting.join()
-    pipes, starts = {}, {}
-    for engine in engines:
-        pipes[engine], theirs = spawn.Pipe()
-        spawn.Process(target=_work, args=(engine, asked, theirs), daemon=True).start()
-        starts[engine] = pipes[engine].recv()
-        console.print(f"ready: {engine}", highlight=False)
-    figures: dict[str, list[tuple[float, float]]] = {engine: [] for engine in engines}
-    for _ in range(rounds):
-        for engine, pipe in pipes.items():
-            pipe.send("measure")
-            figures[engine].append(pipe.recv())
-    for pipe in pipes.values():
-        pipe.send("stop")
+    apart(export, asked.width, asked.shape, asked.folder)
+    starts, figures = in_turn(_work, engines, (asked,), rounds, console)
     return [_row(engine, np.array(figures[engine]), starts[engine]) for engine in engines]
 
 
 def _row(engine: str, rounds: Array, start: tuple[float, float]) -> Row:
     ratio = rounds[:, 1] / rounds[:, 0] if rounds[:, 0].all() else np.zeros(len(rounds))
-    spreads = [_spread(column) for column in (rounds[:, 0], rounds[:, 1], ratio)]
+    spreads = [spread(column) for column in (rounds[:, 0], rounds[:, 1], ratio)]
     return Row(
         engine=engine,
         stream_ms=spreads[0],
@@ -232,10 +208,6 @@ def _row(engine: str, rounds: Array, start: tuple[float, float]) -> Row:
         start_ms=start[0],
         worst_sd=start[1],
     )
-
-
-def _spread(column: Array) -> tuple[float, float, float]:
-    return float(np.median(column)), float(column.min()), float(column.max())
 
 
 def show(console: Console, report: Report) -> None:
@@ -257,14 +229,14 @@ def show(console: Console, report: Report) -> None:
         ]
         table.add_row(row.engine, *cells, f"{row.start_ms:.0f} ms" if row.start_ms else "", f"{row.worst_sd:.1e}")
     console.print(table)
-    console.print(f"{report.cpu}, {report.cores} cores, load {report.load_before} before and {report.load_after} after")
+    console.print(report.line())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=int, nargs=2, default=(256, 256), metavar=("Y", "X"), help="at least 200 px")
     parser.add_argument("--width", type=int, default=16, help="maps of the first level; 16 as published")
-    parser.add_argument("--engines", nargs="+", default=tuple(BACKENDS), choices=tuple(BACKENDS))
+    parser.add_argument("--engines", nargs="+", default=CPU_ENGINES, choices=CPU_ENGINES)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, default=REPORT)
@@ -284,8 +256,7 @@ def main() -> None:
         rows=tuple(rows),
     )
     show(console, report)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    save(report, args.json)
 
 
 if __name__ == "__main__":

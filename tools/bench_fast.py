@@ -19,28 +19,27 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benching import EAGER, Head, TorchGraph, in_turn, save, serve
 from numpy.typing import NDArray
-from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
 from rtdenoise import machine
 from rtdenoise.config import Settings
-from rtdenoise.engine.backends import BACKENDS, open_runtime
+from rtdenoise.engine.backends import BACKENDS, open_runtime, taking
 from rtdenoise.engine.base import EngineInfo
-from rtdenoise.engine.graph import Array, Graph
+from rtdenoise.engine.graph import Graph
 from rtdenoise.engine.merged import BlockGraphs, MergedEngine
 from rtdenoise.frame import Frame, FrameStamp
 from rtdenoise.normalize import Normalization
 from rtdenoise.stream import StreamingDenoiser
 
-EAGER = "pytorch eager"
+CPU_ENGINES = tuple(name for name in taking("fp32") if not BACKENDS[name].gpu)
 HOPS = (1, 2, 4)
 N_NEWEST = 2
 REPORT = Path(__file__).parents[1] / "export" / "reports" / "bench-fast.json"
@@ -75,33 +74,13 @@ class Row(Settings):
     speedup: float
 
 
-class Report(Settings):
+class Report(Head):
     """The whole run."""
 
-    date: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    cpu: str = Field(default_factory=machine.cpu_name)
-    cores: int = os.cpu_count() or 1
-    load_before: float | None = Field(default_factory=machine.load)
-    load_after: float | None = None
-    versions: dict[str, str] = Field(default_factory=lambda: machine.versions((*machine.PACKAGES, "torch")))
     shape: tuple[int, int]
     weights: str
     rounds: int
     rows: tuple[Row, ...]
-
-
-class TorchGraph:
-    """A module as a Graph, for the reference only."""
-
-    def __init__(self, module: Any) -> None:  # Any: this file imports torch in the processes that need it
-        self._module = module
-
-    def run(self, inputs: tuple[Array, ...], *outs: Array) -> None:
-        """Run on float32 arrays; one copy into the only output."""
-        import torch
-
-        with torch.inference_mode():
-            outs[0][...] = self._module(*map(torch.from_numpy, inputs)).numpy()
 
 
 def network_of(frames: int) -> Any:
@@ -156,7 +135,7 @@ def graphs_of(form: Form, shape: tuple[int, int], folder: Path) -> BlockGraphs:
     return BlockGraphs(compiled("window", maps), compiled("older", older), compiled("newest", newest, maps), N_NEWEST)
 
 
-class _Stream:
+class Stream:
     """An endless stream of noise at one hop; every measurement goes on where the last one stopped."""
 
     def __init__(self, graphs: BlockGraphs, frames: int, hop: int, shape: tuple[int, int]) -> None:
@@ -184,35 +163,21 @@ def _work(form: Form, shape: tuple[int, int], folder: Path, n_runs: int, pipe: C
     window = np.random.default_rng(1).standard_normal((1, form.frames, *shape), np.float32)
     out = np.empty_like(window)
     graphs.whole.run((window,), out)
-    pipe.send(out)
-    streams = {hop: _Stream(graphs, form.frames, hop, shape) for hop in HOPS}
-    pipe.send("ready")
-    while pipe.recv() == "measure":
+    streams = {hop: Stream(graphs, form.frames, hop, shape) for hop in HOPS}
+
+    def measured() -> dict[int, NDArray[np.float64]]:
         streams[HOPS[0]].run()  # wakes threads and caches: we slept while others were measured
-        pipe.send({hop: np.median([stream.run() for _ in range(n_runs)], axis=0) for hop, stream in streams.items()})
+        return {hop: np.median([stream.run() for _ in range(n_runs)], axis=0) for hop, stream in streams.items()}
+
+    serve(pipe, out, measured)
 
 
 def measure(forms: Sequence[Form], shape: tuple[int, int], rounds: int, n_runs: int, console: Console) -> list[Row]:
     """All forms, in turn. The first form of every C must be eager: the others are compared with it."""
-    spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         console.print("exporting ...")
         export_forms(forms, Path(folder))
-        pipes, outputs = {}, {}
-        for form in forms:
-            pipes[form], theirs = spawn.Pipe()
-            spawn.Process(target=_work, args=(form, shape, Path(folder), n_runs, theirs), daemon=True).start()
-        for form, pipe in pipes.items():
-            outputs[form] = pipe.recv()
-            pipe.recv()
-            console.print(f"ready: {form}", highlight=False)
-        figures = {form: [] for form in forms}  # type: dict[Form, list[dict[int, NDArray[np.float64]]]]
-        for _ in range(rounds):
-            for form, pipe in pipes.items():
-                pipe.send("measure")
-                figures[form].append(pipe.recv())
-        for pipe in pipes.values():
-            pipe.send("stop")
+        outputs, figures = in_turn(_work, forms, (shape, Path(folder), n_runs), rounds, console)
     return list(_rows(figures, outputs))
 
 
@@ -249,7 +214,7 @@ def show(console: Console, report: Report) -> None:
         ends = (f"{row.wait_ms:.1f}", f"{row.speedup:.1f}x", f"{row.worst_sd:.1e}")
         table.add_row(str(row.frames), row.engine, groups, *cells, *ends)
     console.print(table)
-    console.print(f"{report.cpu}, {report.cores} cores, load {report.load_before} before and {report.load_after} after")
+    console.print(report.line())
 
 
 def main() -> None:
@@ -258,7 +223,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, nargs="+", default=(4, 8), help="C, frames per window")
     parser.add_argument("--groups", type=int, nargs="+", default=(2,), help="groups per branch, besides plain")
     parser.add_argument("--search", type=int, nargs="*", default=(1, 4), help="more of them, for the fastest engine")
-    parser.add_argument("--engines", nargs="+", default=tuple(BACKENDS), choices=tuple(BACKENDS))
+    parser.add_argument("--engines", nargs="+", default=CPU_ENGINES, choices=CPU_ENGINES)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--runs", type=int, default=2, help="network runs per round, hop and form")
     parser.add_argument("--json", type=Path, default=REPORT)
@@ -275,8 +240,7 @@ def main() -> None:
         load_before=load, load_after=machine.load(), shape=shape, weights=weights, rounds=args.rounds, rows=tuple(rows)
     )
     show(console, report)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    save(report, args.json)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,221 @@
+"""What the benchmarks of engines run: networks of the published width, and their graphs in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benching import apart
+
+import rtdenoise
+from rtdenoise.bundle import StepFacts
+from rtdenoise.engine.backends import BACKENDS, open_runtime
+from rtdenoise.engine.base import EngineInfo
+from rtdenoise.engine.graph import Array, Runtime
+from rtdenoise.engine.stepped import SteppedEngine, graph_shapes
+
+CALIBRATED = 128
+"""Side of the frames that int8 is calibrated on, px. Engineering choice: fast, and large enough for every network."""
+N_SAMPLES = 3
+PACKAGE = Path(rtdenoise.__file__).parent
+NETWORKS = ("methods", "nn", "export/to_onnx.py")
+QUANTISING = ("export/quantize.py",)
+"""Sources whose change makes cached graphs stale."""
+Fact = int | float | str | bool
+
+
+@dataclass(slots=True, frozen=True)
+class Case:
+    """One network at one size. facts: what differs from the published network."""
+
+    method: str
+    side: int
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(Y, X)."""
+        return (self.side, self.side)
+
+    def folder(self, cache: Path) -> Path:
+        """Where its graphs lie: another one as soon as the networks' sources change. The size is not part of it: graphs fit any."""
+        facts = hashlib.sha256(json.dumps(dict(self.facts), sort_keys=True).encode()).hexdigest()
+        return cache / f"{self.method}-{facts[:6]}-{_fingerprint(NETWORKS)}"
+
+
+def network_of(case: Case) -> Any:
+    """With fixed random weights, in the memory layout that its authors run it in. (Any: a torch module.)"""
+    import torch
+
+    from rtdenoise.methods import base
+
+    torch.manual_seed(0)
+    network = base.load(case.method).network(**case.facts).eval()
+    for parameter in network.parameters():  # a network may keep its weights channels-last for training
+        parameter.data = parameter.data.contiguous()
+    return network
+
+
+def prepare(case: Case, cache: Path, kinds: set[str]) -> Path:
+    """The folder with the case's graphs, exported and quantised as far as they are not there yet.
+
+    An int8 graph that cannot be made leaves `int8-<sources>.txt` with the reason. Raises RuntimeError when the export fails.
+    """
+    folder = case.folder(cache)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "done").exists():
+        apart(_export, case, folder)
+    if not probe(folder, "window", case.side).exists():
+        apart(_probes, case, folder)
+    if "int8" in kinds and not _int8(folder, "done").exists() and not why_not(folder):
+        apart(_quantise, case, folder)
+    return folder
+
+
+def why_not(folder: Path) -> str:
+    """Why there are no int8 graphs; empty when they are there."""
+    reason = _int8(folder, "txt")
+    return reason.read_text(encoding="utf-8") if reason.exists() else ""
+
+
+def graph_path(folder: Path, role: str, engine: str) -> Path:
+    """The file that `engine` takes."""
+    kind = BACKENDS[engine].graphs
+    return _int8(folder, f"{role}.xml") if kind == "int8" else folder / f"{role}.onnx"
+
+
+def roles(folder: Path) -> list[str]:
+    """Of the exported graphs."""
+    return sorted(path.stem for path in folder.glob("*.onnx"))
+
+
+def shapes_of(folder: Path, role: str, shape: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
+    """Of a graph's inputs, for frames of `shape`."""
+    if role == "step":
+        facts = deployed_step(folder)
+        assert facts is not None
+        return graph_shapes(facts, shape)
+    return tuple((1, n, *shape) for n in _maps(folder)[role])
+
+
+def output_shape(folder: Path, shape: tuple[int, int]) -> tuple[int, ...]:
+    """Of the network's output, for frames of `shape`."""
+    return (1, *_maps(folder)["denoised"], *shape)
+
+
+def deployed_step(folder: Path) -> StepFacts | None:
+    """Facts of the step graph, where there is one."""
+    path = folder / "step.json"
+    return StepFacts.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _fingerprint(sources: Sequence[str]) -> str:
+    files = [f for s in sources for f in ([PACKAGE / s] if s.endswith(".py") else sorted((PACKAGE / s).rglob("*.py")))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()[:8]
+
+
+def _int8(folder: Path, name: str) -> Path:
+    return folder / f"int8-{_fingerprint(QUANTISING)}-{name}"
+
+
+def _maps(folder: Path) -> dict[str, list[int]]:
+    maps: dict[str, list[int]] = json.loads((folder / "maps.json").read_text(encoding="utf-8"))
+    return maps
+
+
+def probe(folder: Path, role: str, side: int) -> Path:
+    """Frames that `window` or `step` is run on; `wanted`: what PyTorch makes of those of the step."""
+    return folder / f"{role}-{side}.npy"
+
+
+def _export(case: Case, folder: Path) -> None:
+    from rtdenoise.export.to_onnx import step_to_onnx, to_onnx
+
+    network = network_of(case)
+    deployed = network.deploy()
+    size, emitted, newest = network.window.size, len(network.window.emits), deployed.newest_frames
+    maps = {"window": [size], "older": [size - newest], "newest": [newest, emitted], "denoised": [emitted]}
+    for role, module in deployed.graphs.items():
+        if role == "step":
+            made = step_to_onnx(module, deployed.step)
+            (folder / "step.json").write_text(deployed.step.model_dump_json(), encoding="utf-8")
+        else:
+            made = to_onnx(module, dict(zip(("frames", "partial"), maps[role], strict=False)), "denoised")
+        (folder / f"{role}.onnx").write_bytes(made)
+    (folder / "maps.json").write_text(json.dumps(maps))
+    (folder / "done").touch()
+
+
+def _probes(case: Case, folder: Path) -> None:
+    """Here, not where they are needed: making them loads torch, and one pass of PyTorch over a step's window takes much memory."""
+    import torch
+
+    from rtdenoise.export.parity import probe_frames
+
+    if (step := deployed_step(folder)) is not None:
+        frames, after = probe_frames(step.size, case.shape), -(step.phase + step.size) % len(step.emits)
+        np.save(probe(folder, "step", case.side), frames)
+        padded = np.pad(frames, ((0, 0), (step.phase, after), (0, 0), (0, 0)))
+        with torch.inference_mode():
+            whole = network_of(case)(torch.from_numpy(padded)).numpy()
+        np.save(probe(folder, "wanted", case.side), whole[0, step.phase + step.emits[0] :][: len(step.emits)])
+    np.save(probe(folder, "window", case.side), probe_frames(_maps(folder)["window"][0], case.shape))
+
+
+def _quantise(case: Case, folder: Path) -> None:
+    from rtdenoise.export.quantize import to_int8
+
+    try:
+        for role in roles(folder):
+            xml, weights = to_int8((folder / f"{role}.onnx").read_bytes(), _samples(folder, role))
+            _int8(folder, f"{role}.xml").write_bytes(xml)
+            _int8(folder, f"{role}.bin").write_bytes(weights)
+    except Exception as error:  # the library raises whatever it likes; the report says what
+        _int8(folder, "txt").write_text(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+    else:
+        _int8(folder, "done").touch()
+
+
+def _samples(folder: Path, role: str) -> list[tuple[Array, ...]]:
+    """Inputs as they occur."""
+    from rtdenoise.export.parity import probe_frames
+
+    runtime, shape = open_runtime("onnxruntime-cpu"), (CALIBRATED, CALIBRATED)
+    if role == "step":
+        return _step_samples(folder, runtime, shape)
+    size = shapes_of(folder, "window", shape)[0][1]
+    n = shapes_of(folder, role, shape)[0][1]
+    clip = probe_frames(size + N_SAMPLES - 1, shape)
+    windows = [np.ascontiguousarray(clip[:, i : i + size]) for i in range(N_SAMPLES)]
+    if role != "newest":
+        return [(np.ascontiguousarray(window[:, :n]),) for window in windows]
+    older = runtime.compile(folder / "older.onnx", shapes_of(folder, "older", shape))
+    partials = [np.empty(shapes_of(folder, "newest", shape)[1], np.float32) for _ in windows]
+    for window, partial in zip(windows, partials, strict=True):
+        older.run((np.ascontiguousarray(window[:, :-n]),), partial)
+    return [(np.ascontiguousarray(w[:, -n:]), p) for w, p in zip(windows, partials, strict=True)]
+
+
+def _step_samples(folder: Path, runtime: Runtime, shape: tuple[int, int]) -> list[tuple[Array, ...]]:
+    from rtdenoise.export.parity import probe_frames
+
+    facts = deployed_step(folder)
+    assert facts is not None
+    taken: list[tuple[Array, ...]] = []
+    graph = runtime.compile(folder / "step.onnx", graph_shapes(facts, shape))
+
+    class Kept:
+        """Runs the graph and keeps what goes in."""
+
+        def run(self, inputs: tuple[Array, ...], *outs: Array) -> None:
+            taken.append(tuple(array.copy() for array in inputs))
+            graph.run(inputs, *outs)
+
+    window = probe_frames(facts.size, shape)[0]
+    SteppedEngine(Kept(), facts, shape, EngineInfo("", "", "", "", 0)).run(window, 0, facts.emits[0], len(facts.emits))
+    return taken[-N_SAMPLES:]
