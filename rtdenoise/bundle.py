@@ -145,11 +145,15 @@ class Bundle:
 
     def graph(self, role: str, kind: GraphKind = "fp32") -> Path:
         """Path of the graph that plays `role`. Raises BundleError when the bundle has none."""
-        graphs = self.manifest.graphs if kind == "fp32" else self.manifest.variants.get(kind, {})
+        graphs = self.roles(kind)
         if role not in graphs:
             there = ", ".join(graphs) or f"no {kind} graphs"
             raise BundleError(f"{self.path}: no {kind} graph {role!r}; it has {there}; rtdenoise export makes others")
         return self.path / graphs[role]
+
+    def roles(self, kind: GraphKind = "fp32") -> Mapping[str, str]:
+        """Role -> file of this form of its graphs; empty when it has none."""
+        return self.manifest.graphs if kind == "fp32" else self.manifest.variants.get(kind, {})
 
     def has_graphs(self, kind: GraphKind) -> bool:
         """Whether the bundle holds this form of its graphs."""

@@ -38,6 +38,8 @@ def exported(
     bundle, report = export_bundle(method, network, tmp_path_factory.mktemp(method.name) / "bundle", facts)
     assert {gap.shape for gap in report.gaps if gap.form != "step"} == {(128, 160), (61, 83)}
     assert ("step" in bundle.manifest.graphs) == any(gap.form == "step" for gap in report.gaps)
+    staged = {"encode", "fuse"} <= bundle.manifest.graphs.keys()
+    assert staged == (network.stages is not None) == any(gap.form == "encode + fuse" for gap in report.gaps)
     return method, network, bundle
 
 

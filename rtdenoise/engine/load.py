@@ -6,13 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rtdenoise import bundle as bundles
-from rtdenoise.bundle import Bundle
+from rtdenoise.bundle import Bundle, StageFacts
 from rtdenoise.engine import backends, dial, filters
 from rtdenoise.engine.backends import AUTO, BACKENDS, open_runtime
 from rtdenoise.engine.base import Engine, EngineInfo
 from rtdenoise.engine.dial import Latency
 from rtdenoise.engine.graph import Graph, Runtime
 from rtdenoise.engine.merged import BlockGraphs, MergedEngine
+from rtdenoise.engine.staged import StagedEngine, StageGraphs, encode_shape, fuse_shape
 from rtdenoise.engine.stepped import SteppedEngine, graph_shapes
 from rtdenoise.engine.window import WindowEngine
 from rtdenoise.errors import ConfigError, EngineError, MissingExtraError
@@ -78,6 +79,11 @@ class EngineFactory:
                     raise
                 self._give_up_runtime(error)
 
+    def over(self, runtime: Runtime) -> EngineFactory:
+        """The same choice on a runtime that is already open and that is given the fp32 graphs."""
+        opened = _Opened(bundle=self._opened.bundle, left=[], backend="onnxruntime-cpu", runtime=runtime)
+        return EngineFactory(self.choice, self.shape, opened)
+
     def with_hop(self, hop: int) -> EngineFactory:
         """The same choice at another hop, sharing what is compiled."""
         return EngineFactory(replace(self.choice, hop=hop), self.shape, self._opened)
@@ -99,6 +105,8 @@ class EngineFactory:
             return self._merged(bundle)
         if dial.runs_stepped(bundle, self.choice.latency):
             return self._stepped(bundle)
+        if bundle.manifest.stages is not None and self._has(bundle, "encode", "fuse"):
+            return self._staged(bundle, bundle.manifest.stages)
         return self._window(bundle)
 
     def _merged(self, bundle: Bundle) -> MergedEngine:
@@ -124,6 +132,18 @@ class EngineFactory:
         assert facts is not None
         graph = self._graph(bundle, "step", graph_shapes(facts, self.shape))
         return SteppedEngine(graph, facts, self.shape, self._info(bundle))
+
+    def _staged(self, bundle: Bundle, stages: StageFacts) -> StagedEngine:
+        facts, spec = bundle.manifest.window, dial.window_of(bundle, self.choice.latency, self.choice.hop)
+        encode = self._graph(bundle, "encode", (encode_shape(stages, self.shape),))
+        fuse = self._graph(bundle, "fuse", (fuse_shape(stages, facts.size, self.shape),))
+        graphs = StageGraphs(encode, fuse, stages, facts.size, facts.emits)
+        return StagedEngine(graphs, spec, self.shape, self._info(bundle))
+
+    def _has(self, bundle: Bundle, *roles: str) -> bool:
+        """Whether the bundle has these graphs in the form that the engine takes."""
+        self._runtime()
+        return all(role in bundle.roles(BACKENDS[self._opened.backend].graphs) for role in roles)
 
     def _bundle(self) -> Bundle:
         opened = self._opened
