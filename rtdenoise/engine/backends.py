@@ -10,6 +10,8 @@ from rtdenoise.bundle import Bundle, GraphKind
 from rtdenoise.engine.graph import Runtime, RuntimeFactory
 from rtdenoise.engine.ort import OrtRuntime
 from rtdenoise.engine.ov import OpenVinoRuntime
+from rtdenoise.engine.trt import GRAPHS, NAMES, Precision, TrtRuntime
+from rtdenoise.engine.trt_build import Module
 from rtdenoise.errors import ConfigError
 
 AUTO = "auto"
@@ -27,7 +29,13 @@ class Backend:
     gpu: bool = False
 
 
+def _tensorrt(module: Module, precision: Precision) -> Backend:
+    return Backend(lambda threads: TrtRuntime(module, precision, threads), GRAPHS[precision], gpu=True)
+
+
 BACKENDS: dict[str, Backend] = {
+    **{f"{name}-{precision}": _tensorrt(module, precision) for precision in GRAPHS for module, name in NAMES.items()},
+    "onnxruntime-cuda": Backend(lambda threads: OrtRuntime(threads, "cuda"), gpu=True),
     "openvino-int8": Backend(lambda threads: OpenVinoRuntime(threads, "int8"), "int8"),
     "openvino-bf16": Backend(lambda threads: OpenVinoRuntime(threads, "bf16")),
     "openvino-fp32": Backend(lambda threads: OpenVinoRuntime(threads, "fp32")),
