@@ -77,7 +77,7 @@ def _ready(factory: EngineFactory, pace: Pace) -> Ready:
     with factory.make() as engine:
         facts = engine.describe()
     mode = "denoising" if pace.hop else "raw only"
-    refused = tuple(factory.refused)
+    refused = (*factory.refused, *factory.notes)
     return Ready(
         mode, pace.hop, pace.ms_per_frame, pace.latency_frames, pace.reason, facts.backend, facts.model, refused
     )

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 from rtdenoise import machine, ringfile
 from rtdenoise.doctor.check import Check, State
+from rtdenoise.engine.cuda import NO_DRIVER
 from rtdenoise.engine.probe import PROBE_SHAPE, Probe, isolated, probe_all
 from rtdenoise.errors import EngineError
 from rtdenoise.settings import DENOISED_PORT, RAW_PORT, STATUS_PORT, RunSettings
@@ -82,13 +83,13 @@ def _engine(found: Probe) -> Check:
     why, _, command = found.why_not.partition("; run: ")
     if command:
         return Check("engine", found.name, "missing", why, command)
-    if "no bf16 instructions" in why:
+    if "no bf16 instructions" in why or NO_DRIVER in why:
         return Check("engine", found.name, "note", why.partition(";")[0])
     return Check("engine", found.name, "problem", why, _reinstall(found.name))
 
 
 def _reinstall(engine: str) -> str:
-    return "pip install --force-reinstall " + engine.partition("-")[0]
+    return "pip install --force-reinstall " + engine.rpartition("-")[0]
 
 
 def _in_process() -> Check:

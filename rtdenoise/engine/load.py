@@ -60,6 +60,11 @@ class EngineFactory:
         """Why faster engines than the one that was opened could not be."""
         return self._opened.refused
 
+    @property
+    def notes(self) -> list[str]:
+        """What the engine that was opened had to do first, such as build a plan anew, and why."""
+        return list(getattr(self._opened.runtime, "notes", ()))
+
     def make(self) -> Engine:
         """A new engine; with `auto` the first of the chain that opens and takes the model at this size.
 

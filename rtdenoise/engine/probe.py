@@ -17,6 +17,7 @@ import numpy as np
 from rtdenoise import machine
 from rtdenoise.bundle import DEMO
 from rtdenoise.engine.backends import BACKENDS
+from rtdenoise.engine.cuda import require_driver
 from rtdenoise.engine.load import open_engine
 from rtdenoise.errors import EngineError, RtDenoiseError
 
@@ -41,6 +42,8 @@ class Probe:
 def probe(name: str, timeout_s: float = TIMEOUT_S) -> Probe:
     """Open engine `name` on the demo bundle in another process and run it. Never raises for what that process does."""
     try:
+        if BACKENDS[name].gpu:
+            require_driver()
         found = isolated("rtdenoise.engine.probe", name, timeout_s=timeout_s)
     except EngineError as error:
         return Probe(name, usable=False, why_not=str(error), version=_version(name))
@@ -117,7 +120,7 @@ def _try(name: str) -> dict[str, object]:
 
 
 def _version(name: str) -> str:
-    package = name.partition("-")[0]
+    package = name.rpartition("-")[0]
     return machine.version_of(package) or machine.version_of(f"{package}-gpu") or ""
 
 
