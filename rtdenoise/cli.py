@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from rtdenoise import __version__
+from rtdenoise import __version__, exporting
 from rtdenoise.errors import MissingExtraError, RtDenoiseError
 from rtdenoise.evaluate import verbs
 
@@ -176,24 +176,6 @@ def card(
         out.print(f"-> {cards.renew(recipe)}", highlight=False, soft_wrap=True)
 
 
-@app.command()
-def export(
-    bundle: Annotated[str, typer.Argument(help="Bundle name or folder.")],
-    target: Annotated[str | None, typer.Option(help="Name in export/targets, or a TOML file.")] = None,
-    output: Annotated[Path | None, typer.Option("--out", help="Folder of the new bundle.")] = None,
-) -> None:
-    """Export a bundle, and prove that it still computes the same; without a target: portable FP32 and FP16."""
-    _need("torch", "train")
-    from rtdenoise.export.pack import run_export
-    from rtdenoise.export.target import PORTABLE
-    from rtdenoise.live import show_parity
-
-    for name in [target] if target else list(PORTABLE):
-        folder = output or Path(f"{Path(bundle).name}-{Path(name).stem}")
-        folder = folder if target or output is None else folder / name
-        show_parity(out, run_export(bundle, name, folder), folder)
-
-
 @app.command("import")
 def import_(
     checkpoint: Annotated[
@@ -225,6 +207,7 @@ def import_(
     out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+app.command()(exporting.export)
 app.command()(verbs.evaluate)
 app.command()(verbs.simulate)
 
