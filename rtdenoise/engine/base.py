@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdenoise.frame import WindowSpec
+from rtdenoise.frame import Pixels, WindowSpec
+from rtdenoise.normalize import Normalization
 
 Window = NDArray[np.float32]
+Counts = NDArray[np.float32]
 
 
 @dataclass(slots=True, frozen=True)
@@ -48,3 +51,34 @@ class Engine(Protocol):
     def close(self) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
+
+
+@runtime_checkable
+class WindowStore(Protocol):
+    """The newest frames of one stream. Nothing of a frame's size is allocated after the first window.
+
+    n_frames: frames put since `reset`.  most_ahead: runs that may begin before the counts of an earlier one are taken.
+    `put(pixels)`: the next frame (Y, X) in camera counts; it may change as soon as this returns.
+    `denoise(frames, first, target, n_out)`: begins a run on the window of these frame numbers, mirrored ones among them, for
+    frames target .. target+n_out-1; see Engine.run. Returns its ticket.
+    `counts(ticket, i, out)`: waits for the run; writes counts of its i-th frame into `out`, or without `out` returns a view
+    that is valid until `most_ahead` + 1 more runs have begun.
+    `prepare(first)`: frames from `first` on belong to the next window; see Engine.prepare.
+    """
+
+    @property
+    def n_frames(self) -> int: ...
+    @property
+    def most_ahead(self) -> int: ...
+    def put(self, pixels: Pixels) -> None: ...
+    def denoise(self, frames: Sequence[int], first: int, target: int, n_out: int) -> int: ...
+    def counts(self, ticket: int, i: int, out: Counts | None) -> Counts: ...
+    def prepare(self, first: int) -> None: ...
+    def reset(self) -> None: ...
+
+
+@runtime_checkable
+class KeepsFrames(Protocol):
+    """An engine whose frames stay with it; one stream at a time."""
+
+    def keep(self, normalization: Normalization) -> WindowStore: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -46,6 +46,7 @@ class Device(Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
 class DeviceRuntime(Protocol):
     """A runtime whose graphs work on memory of a card; see `rtdenoise.engine.graph.Runtime` for the rest."""
 

@@ -10,14 +10,18 @@ from rtdenoise.bundle import Bundle, StageFacts
 from rtdenoise.engine import backends, dial, filters
 from rtdenoise.engine.backends import AUTO, BACKENDS, open_runtime
 from rtdenoise.engine.base import Engine, EngineInfo
+from rtdenoise.engine.device import DeviceGraph, DeviceRuntime
 from rtdenoise.engine.dial import Latency
 from rtdenoise.engine.graph import Graph, Runtime
 from rtdenoise.engine.merged import BlockGraphs, MergedEngine
+from rtdenoise.engine.residing import resident_engine
 from rtdenoise.engine.staged import StagedEngine, StageGraphs, encode_shape, fuse_shape
 from rtdenoise.engine.stepped import SteppedEngine, graph_shapes
 from rtdenoise.engine.window import WindowEngine
 from rtdenoise.errors import ConfigError, EngineError, MissingExtraError
 from rtdenoise.settings import EngineSettings
+
+Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(slots=True, frozen=True)
@@ -45,6 +49,7 @@ class _Opened:
     backend: str = ""
     runtime: Runtime | None = None
     graphs: dict[str, Graph] = field(default_factory=dict)
+    on_card: dict[tuple[Path, Shapes], DeviceGraph] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -106,6 +111,8 @@ class EngineFactory:
         return dial.lookaheads_of(self._bundle())
 
     def _formed(self, bundle: Bundle) -> Engine:
+        if isinstance(runtime := self._runtime(), DeviceRuntime):
+            return self._resident(bundle, runtime)
         if bundle.manifest.merge == "halving":
             return self._merged(bundle)
         if dial.runs_stepped(bundle, self.choice.latency):
@@ -113,6 +120,20 @@ class EngineFactory:
         if bundle.manifest.stages is not None and self._has(bundle, "encode", "fuse"):
             return self._staged(bundle, bundle.manifest.stages)
         return self._window(bundle)
+
+    def _resident(self, bundle: Bundle, runtime: DeviceRuntime) -> Engine:
+        graphs, kind = self._opened.on_card, BACKENDS[self._opened.backend].graphs
+
+        def compiled(path: Path, shapes: Shapes) -> DeviceGraph:
+            if (path, shapes) not in graphs:
+                graphs[path, shapes] = runtime.compile_on_device(path, shapes)
+            return graphs[path, shapes]
+
+        def network(role: str, shapes: Shapes) -> DeviceGraph:
+            return compiled(bundle.graph(role, kind), shapes)
+
+        latency, hop, info = self.choice.latency, self.choice.hop, self._info(bundle)
+        return resident_engine(bundle, self.shape, latency, hop, runtime.card, compiled, network, info)
 
     def _merged(self, bundle: Bundle) -> MergedEngine:
         size, n_newest = bundle.manifest.window.size, bundle.manifest.newest_frames
@@ -179,6 +200,7 @@ class EngineFactory:
         opened.refused.append(f"{opened.backend}: {error}")
         opened.runtime = None
         opened.graphs.clear()
+        opened.on_card.clear()
 
     def _graph(self, bundle: Bundle, role: str, shapes: tuple[tuple[int, ...], ...]) -> Graph:
         graphs, runtime = self._opened.graphs, self._runtime()

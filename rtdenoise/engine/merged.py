@@ -34,6 +34,13 @@ def merged_window(block: int, hop: int, latency: Merging) -> WindowSpec:
     return WindowSpec(before + block, range(before, before + hop), hop, edge="trim", min_size=block)
 
 
+def block_starts(first: int, stop: int, block: int, hop: int) -> list[int]:
+    """Where blocks begin in a window of frames first .. stop-1: on the grid of the hop, and one that ends with the window."""
+    last = stop - block
+    starts = list(range(-(-first // hop) * hop, last + 1, hop))
+    return starts if starts and starts[-1] == last else [*starts, last]
+
+
 @dataclass(slots=True, frozen=True)
 class BlockGraphs:
     """The graphs of one block network: `whole`, and where it can be cut in time `older` and `newest` (its last `n_newest` frames)."""
@@ -63,7 +70,7 @@ class MergedEngine:
 
     def run(self, window: Window, first: int, target: int, n_out: int) -> NDArray[np.float32]:
         """(n_out, Y, X): frames target .. of this window; see Engine.run."""
-        starts = self._block_starts(first, first + len(window))
+        starts = block_starts(first, first + len(window), self._block, self._hop)
         for i in range(n_out):
             frame = target + i
             here = [start for start in starts if start <= frame < start + self._block]
@@ -97,11 +104,6 @@ class MergedEngine:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-    def _block_starts(self, first: int, stop: int) -> list[int]:
-        last = stop - self._block
-        starts = list(range(-(-first // self._hop) * self._hop, last + 1, self._hop))
-        return starts if starts and starts[-1] == last else [*starts, last]
 
     def _merge(self, starts: list[int], frame: int, out: NDArray[np.float32], window: Window, first: int) -> None:
         """Oldest block first, each newer one averaged half and half (FAST sheet 1.3)."""

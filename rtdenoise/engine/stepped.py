@@ -20,8 +20,8 @@ def stepped_window(facts: StepFacts) -> WindowSpec:
 
 def graph_shapes(facts: StepFacts, shape: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
     """What the graph takes for frames of `shape` (Y, X)."""
-    padded = _padded(facts, shape)
-    return (*((1, stop - first, *padded) for first, stop in facts.inputs), *(s.shape(padded) for s in facts.states))
+    side = padded(facts, shape)
+    return (*((1, stop - first, *side) for first, stop in facts.inputs), *(s.shape(side) for s in facts.states))
 
 
 class SteppedEngine:
@@ -37,7 +37,7 @@ class SteppedEngine:
         shapes = graph_shapes(facts, shape)
         self._frames = [np.zeros(s, np.float32) for s in shapes[:n_frames]]
         self._states = [[np.zeros(s, np.float32) for s in shapes[n_frames:]] for _ in ("old", "new")]
-        self._out = np.empty((1, self.window.hop, *_padded(facts, shape)), np.float32)
+        self._out = np.empty((1, self.window.hop, *padded(facts, shape)), np.float32)
         self._next_stop: int | None = None
 
     def run(self, window: Window, first: int, target: int, n_out: int) -> NDArray[np.float32]:
@@ -92,6 +92,7 @@ def _fill(frames: Window, into: Array) -> None:
     into[:, :, x:] = into[:, :, x - 1 : x]
 
 
-def _padded(facts: StepFacts, shape: tuple[int, int]) -> tuple[int, int]:
+def padded(facts: StepFacts, shape: tuple[int, int]) -> tuple[int, int]:
+    """Y and X of the graph for frames of `shape`."""
     y, x = (-(-side // facts.multiple) * facts.multiple for side in shape)
     return y, x

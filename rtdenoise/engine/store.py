@@ -3,53 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rtdenoise.engine.base import Engine, Window
+from rtdenoise.engine.base import Counts, Engine, KeepsFrames, Window, WindowStore
 from rtdenoise.frame import Pixels, WindowSpec
 from rtdenoise.normalize import Normalization
 from rtdenoise.ring import FrameRing
-
-Counts = NDArray[np.float32]
 
 
 def n_kept(spec: WindowSpec) -> int:
     """Frames that a stream may still ask for: a window, and those that arrive until the next one is due."""
     return 1 if spec.size == 1 and spec.hop == 1 else spec.size + spec.hop
-
-
-@runtime_checkable
-class WindowStore(Protocol):
-    """The newest frames of one stream. Nothing of a frame's size is allocated after the first window.
-
-    n_frames: frames put since `reset`.  most_ahead: runs that may begin before the counts of an earlier one are taken.
-    `put(pixels)`: the next frame (Y, X) in camera counts; it may change as soon as this returns.
-    `denoise(frames, first, target, n_out)`: begins a run on the window of these frame numbers, mirrored ones among them, for
-    frames target .. target+n_out-1; see Engine.run. Returns its ticket.
-    `counts(ticket, i, out)`: waits for the run; writes counts of its i-th frame into `out`, or without `out` returns a view
-    that is valid until `most_ahead` + 1 more runs have begun.
-    `prepare(first)`: frames from `first` on belong to the next window; see Engine.prepare.
-    """
-
-    @property
-    def n_frames(self) -> int: ...
-    @property
-    def most_ahead(self) -> int: ...
-    def put(self, pixels: Pixels) -> None: ...
-    def denoise(self, frames: Sequence[int], first: int, target: int, n_out: int) -> int: ...
-    def counts(self, ticket: int, i: int, out: Counts | None) -> Counts: ...
-    def prepare(self, first: int) -> None: ...
-    def reset(self) -> None: ...
-
-
-@runtime_checkable
-class KeepsFrames(Protocol):
-    """An engine whose frames stay with it; one stream at a time."""
-
-    def keep(self, normalization: Normalization) -> WindowStore: ...
 
 
 def store_for(engine: Engine, normalization: Normalization, shape: tuple[int, int]) -> WindowStore:
