@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rtdenoise import doctor
+from rtdenoise import doctor, machine
 from rtdenoise.doctor import Check, diagnose, judge
 from rtdenoise.doctor.examine import SERVER_PORT, cameras, computer
 from rtdenoise.engine.backends import BACKENDS
@@ -25,6 +25,9 @@ ENGINE = Check("engine", "openvino-fp32", "ok", "2026.1 on a CPU")
 CAMERA = Check("camera", "Micro-Manager in process", "ok", "first frame")
 NO_ENGINE = Check("engine", "openvino-fp32", "missing", "openvino is not installed", "pip install 'rtdenoise[live]'")
 NO_CAMERA = Check("camera", "Micro-Manager in process", "problem", "no Micro-Manager found", "pip install x")
+
+
+REPORTS = Path(__file__).parents[1] / "export" / "reports"
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +92,17 @@ def test_every_engine_camera_library_and_port_is_examined(checks: list[Check]) -
     assert {check.name for check in checks if check.group == "engine"} >= set(BACKENDS)
     assert all(check.detail for check in checks)
     assert all(check.fix.startswith("pip install") for check in checks if check.state == "missing")
+
+
+def test_an_engine_that_no_card_has_run_is_called_untested_until_a_report_is_there(checks: list[Check]) -> None:
+    if machine.cuda_driver() is not None:
+        pytest.skip("a card is here: its engines are run, not labelled")
+    found = {check.name: check for check in checks if check.group == "engine"}
+    for name, backend in BACKENDS.items():
+        if backend.gpu:
+            assert (found[name].state == "untested") == (not backend.report)
+        if backend.report:
+            assert name in (REPORTS / backend.report).read_text(encoding="utf-8")
 
 
 def test_the_demo_camera_is_opened_and_gives_a_frame(checks: list[Check]) -> None:

@@ -16,7 +16,7 @@ from rtdenoise.doctor.check import Check, Verdict, judge
 
 __all__ = ["Check", "Verdict", "command", "diagnose", "judge", "show"]
 
-_STYLES = {"ok": "green", "missing": "yellow", "problem": "red", "note": "dim"}
+_STYLES = {"ok": "green", "missing": "yellow", "problem": "red", "untested": "magenta", "note": "dim"}
 
 
 def diagnose() -> list[Check]:

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["ok", "missing", "problem", "note"]
+State = Literal["ok", "missing", "problem", "untested", "note"]
 
 
 @dataclass(slots=True, frozen=True)
 class Check:
     """group: engine, camera, files, viewer or machine.  detail: what is bound, or why not.  fix: what to type or do, empty when nothing.
 
-    ok: it was opened and works.  missing: not installed.  problem: there, but does not work.  note: good to know.
+    ok: it was opened and works.  missing: not installed.  problem: there, but does not work.  untested: for hardware that is
+    not here, and that we have no report of.  note: good to know.
     """
 
     group: str

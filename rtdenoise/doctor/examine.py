@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 from rtdenoise import machine, ringfile
 from rtdenoise.doctor.check import Check, State
+from rtdenoise.engine.backends import BACKENDS
 from rtdenoise.engine.cuda import NO_DRIVER
 from rtdenoise.engine.probe import PROBE_SHAPE, Probe, isolated, probe_all
 from rtdenoise.errors import EngineError
@@ -83,8 +84,11 @@ def _engine(found: Probe) -> Check:
     why, _, command = found.why_not.partition("; run: ")
     if command:
         return Check("engine", found.name, "missing", why, command)
-    if "no bf16 instructions" in why or NO_DRIVER in why:
-        return Check("engine", found.name, "note", why.partition(";")[0])
+    why = why.partition(";")[0]
+    if NO_DRIVER in why and not BACKENDS[found.name].report:
+        return Check("engine", found.name, "untested", f"{why}, and no card has run this engine for us yet")
+    if NO_DRIVER in why or "no bf16 instructions" in why:
+        return Check("engine", found.name, "note", why)
     return Check("engine", found.name, "problem", why, _reinstall(found.name))
 
 

@@ -21,12 +21,13 @@ AUTO = "auto"
 class Backend:
     """One way to run graphs. opens: makes the runtime for a number of threads.  graphs: which of a bundle's graphs it takes.
 
-    gpu: needs an NVIDIA card and its driver.
+    gpu: needs an NVIDIA card and its driver.  report: file in export/reports with what a card gave; empty as long as none has run it.
     """
 
     opens: RuntimeFactory
     graphs: GraphKind = "fp32"
     gpu: bool = False
+    report: str = ""
 
 
 def _tensorrt(module: Module, precision: Precision) -> Backend:
