@@ -119,7 +119,7 @@ def _begin(
 ) -> Iterator[Frame]:
     """Calibrate a stream on the frames held back for it, then denoise them."""
     normalization = starting_normalization(engine, [frame.pixels for frame in held])
-    stream = StreamingDenoiser(factory.make(), normalization, factory.shape)
+    stream = StreamingDenoiser(factory.make(), normalization, factory.shape, ahead=1)
     streams[held[0].stamp.key] = stream
     for frame in held:
         yield from stream.push(frame)

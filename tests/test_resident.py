@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from rtdenoise import machine
+from rtdenoise.engine.backends import BACKENDS
 from rtdenoise.engine.base import Engine
 from rtdenoise.engine.card import ALIGNED
 from rtdenoise.engine.load import EngineChoice, EngineFactory, open_engine
-from rtdenoise.errors import EngineError
+from rtdenoise.errors import EngineError, MissingExtraError
 from rtdenoise.frame import Frame, FrameStamp, Pixels
 from rtdenoise.normalize import Normalization, calibrate
 from rtdenoise.stream import StreamingDenoiser
@@ -67,12 +69,12 @@ def on_card(
     return EngineFactory(choice, shape).over(LateRuntime(card)).make()  # type: ignore[arg-type]
 
 
-def assert_same(given: list[Frame], wanted: list[Frame]) -> None:
+def assert_same(given: list[Frame], wanted: list[Frame], within: float = SAME) -> None:
     facts = [[(f.stamp, f.window, f.complete) for f in frames] for frames in (given, wanted)]
     assert facts[0] == facts[1]
     spread = np.std([f.pixels for f in wanted])
     for one, other in zip(given, wanted, strict=True):
-        np.testing.assert_allclose(one.pixels, other.pixels, rtol=0, atol=SAME * spread)
+        np.testing.assert_allclose(one.pixels, other.pixels, rtol=0, atol=within * spread)
 
 
 def compare(
@@ -155,20 +157,27 @@ def test_one_raw_frame_goes_up_for_each_that_is_pushed_and_nothing_is_allocated(
         assert (len(card.allocated), card.n_pinned) == before
 
 
-def test_the_host_allocates_nothing_of_a_frames_size() -> None:
+class IdleCard(LateCard):
+    """Takes all work and does none: what is left is what the host does."""
+
+    def _put(self, work: object) -> None: ...
+    def _bring_home(self, ticket: int) -> None: ...
+
+
+@pytest.mark.parametrize(("model", "hop"), [(FAST, 1), (FAST, 2), (UMVD, 1)])
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_the_host_allocates_nothing_of_a_frames_size(model: str, hop: int, ahead: int) -> None:
     shape = (64, 64)
-    with on_card(FAST, shape) as engine:
-        denoiser = StreamingDenoiser(engine, Normalization(100.0, 10.0), shape)
-        frames = list(stamped([movie(40, shape, "float32")]))
-        n_out = sum(1 for frame in frames[:20] for _ in denoiser.push(frame))
+    with on_card(model, shape, hop=hop, card=IdleCard()) as engine:
+        denoiser = StreamingDenoiser(engine, Normalization(100.0, 10.0), shape, ahead=ahead)
+        frames = list(stamped([movie(60, shape, "uint8")]))
+        n_out = sum(1 for frame in frames[:30] for _ in denoiser.push(frame))
         tracemalloc.start()
-        host_memory = 0
-        for frame in frames[20:]:
-            engine._store.put(frame.pixels)  # type: ignore[attr-defined]
-            host_memory = max(host_memory, tracemalloc.get_traced_memory()[1])
+        n_out += sum(1 for frame in frames[30:] for _ in denoiser.push(frame))
+        _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert n_out == 17
-    assert host_memory < 64 * 64 * 4
+    assert n_out >= 55
+    assert peak < 64 * 64 * 4
 
 
 def test_networks_are_recorded_once_and_launched_for_every_window() -> None:
@@ -227,3 +236,21 @@ def test_work_that_cannot_be_recorded_is_queued_as_it_is() -> None:
     frames = list(stamped([movie(12, (16, 16))]))
     with on_card(FAST, (16, 16)) as engine, on_card(FAST, (16, 16), card=Forgetful()) as plain:
         assert_same(streamed(plain, frames), streamed(engine, frames))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(machine.cuda_driver() is None, reason="no NVIDIA driver with a card here")
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name.startswith("tensorrt") and "fp32" in name])
+@pytest.mark.parametrize(("model", "hop"), [(FAST, 1), (FAST, 2), (UMVD, 1), (UNET, 8)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_a_real_card_gives_what_the_processor_gives(backend: str, model: str, hop: int, dtype: str) -> None:
+    frames = list(stamped([movie(70, (61, 83), dtype), movie(5, (61, 83), dtype)]))
+    with open_engine(model, shape=(61, 83), backend="onnxruntime-cpu", hop=hop, threads=1) as host:
+        wanted = streamed(host, frames)
+    try:
+        engine = open_engine(model, shape=(61, 83), backend=backend, hop=hop)
+    except (MissingExtraError, EngineError) as error:
+        pytest.skip(f"{backend} cannot run here: {error}")
+    with engine:
+        for ahead in (0, 1):
+            assert_same(streamed(engine, frames, ahead), wanted, 1e-3)
