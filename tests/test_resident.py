@@ -158,11 +158,16 @@ def test_one_raw_frame_goes_up_for_each_that_is_pushed_and_nothing_is_allocated(
 
 
 class IdleCard(LateCard):
-    """Takes all work and does none: what is left is what the host does."""
+    """Takes all work, does none and remembers nothing: what is left is what the host does."""
 
     def _put(self, work: object) -> None: ...
 
-    def _bring_home(self, ticket: int) -> None: ...
+    def upload(self, address: int, array: Pixels) -> None: ...
+
+    def fetch(self, array: Pixels, address: int) -> int:
+        return 0
+
+    def wait(self, ticket: int) -> None: ...
 
 
 @pytest.mark.parametrize(("model", "hop"), [(FAST, 1), (FAST, 2), (UMVD, 1)])
