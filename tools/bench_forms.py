@@ -68,10 +68,8 @@ def prepare(case: Case, cache: Path, kinds: set[str]) -> Path:
     """
     folder = case.folder(cache)
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "done").exists():
-        apart(_export, case, folder)
-    if not probe(folder, "window", case.side).exists():
-        apart(_probes, case, folder)
+    if not (folder / "done").exists() or not probe(folder, "window", case.side).exists():
+        apart(_make, case, folder)
     if "int8" in kinds and not _int8(folder, "done").exists() and not why_not(folder):
         apart(_quantise, case, folder)
     return folder
@@ -131,6 +129,12 @@ def _maps(folder: Path) -> dict[str, list[int]]:
 def probe(folder: Path, role: str, side: int) -> Path:
     """Frames that `window` or `step` is run on; `wanted`: what PyTorch makes of those of the step."""
     return folder / f"{role}-{side}.npy"
+
+
+def _make(case: Case, folder: Path) -> None:
+    if not (folder / "done").exists():
+        _export(case, folder)
+    _probes(case, folder)
 
 
 def _export(case: Case, folder: Path) -> None:
