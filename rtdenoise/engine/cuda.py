@@ -125,7 +125,9 @@ class CudaDevice:
         try:
             queue()
         except BaseException:
-            self._cuda.cudaStreamEndCapture(self._work)  # a stream that is left recording refuses all other work
+            _, begun = self._cuda.cudaStreamEndCapture(self._work)  # a stream left recording refuses all other work
+            if begun and int(begun):
+                self._cuda.cudaGraphDestroy(begun)
             raise
         (graph,) = self._call("cudaStreamEndCapture", self._work)
         try:

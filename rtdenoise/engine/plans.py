@@ -139,7 +139,8 @@ class PlanCache:
         if different := _difference(header["key"], key):
             raise _Refused(f"{path.name}: {different}")
         if len(content) != header["bytes"]:
-            raise _Refused(f"{path.name}: truncated, {len(content)} of {header['bytes']} bytes")
+            how = "truncated" if len(content) < header["bytes"] else "too long"
+            raise _Refused(f"{path.name}: {how}, {len(content)} of {header['bytes']} bytes")
         if hashlib.sha256(content).hexdigest() != header["sha256"]:
             raise _Refused(f"{path.name}: damaged, its checksum does not fit")
         with contextlib.suppress(OSError):
