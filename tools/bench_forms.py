@@ -13,10 +13,11 @@ import numpy as np
 from benching import apart
 
 import rtdenoise
-from rtdenoise.bundle import StepFacts
+from rtdenoise.bundle import StageFacts, StepFacts
 from rtdenoise.engine.backends import BACKENDS, open_runtime
 from rtdenoise.engine.base import EngineInfo
 from rtdenoise.engine.graph import Array, Runtime
+from rtdenoise.engine.staged import n_places
 from rtdenoise.engine.stepped import SteppedEngine, graph_shapes
 
 CALIBRATED = 128
@@ -26,6 +27,7 @@ PACKAGE = Path(rtdenoise.__file__).parent
 NETWORKS = ("methods", "nn", "export/to_onnx.py")
 QUANTISING = ("export/quantize.py",)
 """Sources whose change makes cached graphs stale."""
+OUTPUTS = {"window": "denoised", "older": "partial", "newest": "denoised", "encode": "features", "fuse": "denoised"}
 Fact = int | float | str | bool
 
 
@@ -103,13 +105,24 @@ def shapes_of(folder: Path, role: str, shape: tuple[int, int]) -> tuple[tuple[in
 
 def output_shape(folder: Path, shape: tuple[int, int]) -> tuple[int, ...]:
     """Of the network's output, for frames of `shape`."""
-    return (1, *_maps(folder)["denoised"], *shape)
+    return (1, len(emits_of(folder)), *shape)
+
+
+def emits_of(folder: Path) -> tuple[int, ...]:
+    """Positions of the window that the network gives."""
+    return tuple(_maps(folder)["emits"])
 
 
 def deployed_step(folder: Path) -> StepFacts | None:
     """Facts of the step graph, where there is one."""
     path = folder / "step.json"
     return StepFacts.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def deployed_stages(folder: Path) -> StageFacts | None:
+    """Facts of the two stages, where the network has them."""
+    path = folder / "stages.json"
+    return StageFacts.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _fingerprint(sources: Sequence[str]) -> str:
@@ -131,6 +144,20 @@ def probe(folder: Path, role: str, side: int) -> Path:
     return folder / f"{role}-{side}.npy"
 
 
+def _inputs(network: Any, deployed: Any) -> dict[str, dict[str, int]]:
+    size, newest, stages = network.window.size, deployed.newest_frames, deployed.stages
+    inputs = {"window": {"frames": size}}
+    if newest:
+        inputs |= {
+            "older": {"frames": size - newest},
+            "newest": {"frames": newest, "partial": len(network.window.emits)},
+        }
+    if stages is not None:
+        places = n_places(stages, size)
+        inputs |= {"encode": {"frames": stages.span}, "fuse": {"features": places * stages.maps}}
+    return inputs
+
+
 def _make(case: Case, folder: Path) -> None:
     if not (folder / "done").exists():
         _export(case, folder)
@@ -142,16 +169,19 @@ def _export(case: Case, folder: Path) -> None:
 
     network = network_of(case)
     deployed = network.deploy()
-    size, emitted, newest = network.window.size, len(network.window.emits), deployed.newest_frames
-    maps = {"window": [size], "older": [size - newest], "newest": [newest, emitted], "denoised": [emitted]}
+    inputs = _inputs(network, deployed)
     for role, module in deployed.graphs.items():
         if role == "step":
             made = step_to_onnx(module, deployed.step)
             (folder / "step.json").write_text(deployed.step.model_dump_json(), encoding="utf-8")
         else:
-            made = to_onnx(module, dict(zip(("frames", "partial"), maps[role], strict=False)), "denoised")
+            made = to_onnx(module, inputs[role], OUTPUTS[role])
         (folder / f"{role}.onnx").write_bytes(made)
-    (folder / "maps.json").write_text(json.dumps(maps))
+    facts = {role: list(channels.values()) for role, channels in inputs.items()}
+    facts |= {"emits": list(network.window.emits)}
+    if deployed.stages is not None:
+        (folder / "stages.json").write_text(deployed.stages.model_dump_json(), encoding="utf-8")
+    (folder / "maps.json").write_text(json.dumps(facts), encoding="utf-8")
     (folder / "done").touch()
 
 
@@ -192,17 +222,32 @@ def _samples(folder: Path, role: str) -> list[tuple[Array, ...]]:
     runtime, shape = open_runtime("onnxruntime-cpu"), (CALIBRATED, CALIBRATED)
     if role == "step":
         return _step_samples(folder, runtime, shape)
-    size = shapes_of(folder, "window", shape)[0][1]
-    n = shapes_of(folder, role, shape)[0][1]
+    size, n = (shapes_of(folder, name, shape)[0][1] for name in ("window", role))
     clip = probe_frames(size + N_SAMPLES - 1, shape)
     windows = [np.ascontiguousarray(clip[:, i : i + size]) for i in range(N_SAMPLES)]
+    if role == "fuse":
+        return [(_features(folder, runtime, window),) for window in windows]
     if role != "newest":
         return [(np.ascontiguousarray(window[:, :n]),) for window in windows]
-    older = runtime.compile(folder / "older.onnx", shapes_of(folder, "older", shape))
-    partials = [np.empty(shapes_of(folder, "newest", shape)[1], np.float32) for _ in windows]
-    for window, partial in zip(windows, partials, strict=True):
-        older.run((np.ascontiguousarray(window[:, :-n]),), partial)
-    return [(np.ascontiguousarray(w[:, -n:]), p) for w, p in zip(windows, partials, strict=True)]
+    older = _outputs(folder, runtime, "older", [np.ascontiguousarray(w[:, :-n]) for w in windows], size)
+    return [(np.ascontiguousarray(w[:, -n:]), partial) for w, partial in zip(windows, older, strict=True)]
+
+
+def _features(folder: Path, runtime: Runtime, window: Array) -> Array:
+    facts = deployed_stages(folder)
+    assert facts is not None
+    places = range(n_places(facts, window.shape[1]))
+    parts = [np.ascontiguousarray(window[:, i : i + facts.span]) for i in places]
+    return np.concatenate(_outputs(folder, runtime, "encode", parts, facts.maps), axis=1)
+
+
+def _outputs(folder: Path, runtime: Runtime, role: str, inputs: Sequence[Array], maps: int) -> list[Array]:
+    shape: tuple[int, int] = inputs[0].shape[2:]  # type: ignore[assignment]
+    graph = runtime.compile(folder / f"{role}.onnx", shapes_of(folder, role, shape))
+    outs = [np.empty((1, maps, *shape), np.float32) for _ in inputs]
+    for array, out in zip(inputs, outs, strict=True):
+        graph.run((array,), out)
+    return outs
 
 
 def _step_samples(folder: Path, runtime: Runtime, shape: tuple[int, int]) -> list[tuple[Array, ...]]:

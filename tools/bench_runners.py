@@ -10,7 +10,18 @@ from typing import Protocol
 
 import numpy as np
 from bench_fast import Stream
-from bench_forms import Case, deployed_step, graph_path, network_of, output_shape, probe, roles, shapes_of
+from bench_forms import (
+    Case,
+    deployed_stages,
+    deployed_step,
+    emits_of,
+    graph_path,
+    network_of,
+    output_shape,
+    probe,
+    roles,
+    shapes_of,
+)
 from benching import EAGER, TorchGraph, serve
 
 from rtdenoise import machine
@@ -18,7 +29,9 @@ from rtdenoise.engine.backends import open_runtime
 from rtdenoise.engine.base import EngineInfo
 from rtdenoise.engine.graph import Array, Graph
 from rtdenoise.engine.merged import BlockGraphs
+from rtdenoise.engine.staged import StagedEngine, StageGraphs
 from rtdenoise.engine.stepped import SteppedEngine
+from rtdenoise.frame import WindowSpec
 
 BUDGET_MS = 400.0
 """Short runs are repeated for so long in every round. Engineering choice: 20 runs of 20 ms, one of a second."""
@@ -107,6 +120,38 @@ class MergedRunner:
         return {"hop 1": timed(self._stream.run)}
 
 
+class StagedRunner:
+    """The first stage on the newest frame only and the second on all features, per frame; beside it the window as a whole.
+
+    Eager runs the window in both.
+    """
+
+    def __init__(self, opened: Opened) -> None:
+        self._window, self._engine = WindowRunner(opened), None
+        self.outputs = {"window": self._window.outputs["window"], "two-stage": self._window.outputs["window"]}
+        facts = deployed_stages(opened.folder)
+        if opened.eager or facts is None:
+            return
+        self._frames, emits = opened.probe()[0], emits_of(opened.folder)
+        graphs = StageGraphs(opened.graph("encode"), opened.graph("fuse"), facts, len(self._frames), emits)
+        self._engine = StagedEngine(graphs, WindowSpec(len(self._frames), emits), opened.shape, NOWHERE)
+        self._first = 0
+        self.outputs["two-stage"] = self._step()[None].copy()
+
+    def _step(self) -> Array:
+        """Windows that follow each other: all frames of the first are new, then one."""
+        assert self._engine is not None
+        window = self._engine.window
+        out = self._engine.run(self._frames, self._first, self._first + window.emits[0], len(window.emits))
+        self._first += window.hop
+        return out
+
+    def measure(self) -> dict[str, float]:
+        """ms per run, which is per frame."""
+        window = timed(self._window.run)
+        return {"window": window, "two-stage": window if self._engine is None else timed(self._step)}
+
+
 class StepRunner:
     """The step that carries states, beside the block that computes everything anew: both in ms per frame.
 
@@ -149,6 +194,8 @@ def runner(engine: str, case: Case, folder: Path, threads: int) -> Runner:
     opened, there = Opened(engine, case, folder, threads), roles(folder)
     if "step" in there:
         return StepRunner(opened)
+    if "fuse" in there:
+        return StagedRunner(opened)
     return MergedRunner(opened) if "newest" in there else WindowRunner(opened)
 
 
