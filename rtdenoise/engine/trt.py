@@ -108,7 +108,7 @@ class TrtRuntime:
         return engine
 
     def _build(self, key: PlanKey, path: Path) -> bytes:
-        tf32 = self.precision != "fp32"
+        tf32 = self.precision == "int8"  # its first and last layers are float32; fp32 keeps what its name promises
         if self._module == "tensorrt_rtx":
             return build_plan(self._module, path, key.shapes, key.compute_capability, tf32=tf32)
         measured = replace(key, graph="", shapes=(), precision="")
