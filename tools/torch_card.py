@@ -22,6 +22,7 @@ class TorchCard(CudaDevice):
 
     def __init__(self) -> None:
         torch.cuda.init()
+        torch.backends.cudnn.benchmark = True  # the run before a recording chooses the kernels
         super().__init__()
         self.torch_stream = torch.cuda.ExternalStream(self.stream)
 
