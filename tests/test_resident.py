@@ -142,6 +142,19 @@ def test_a_run_that_is_under_way_holds_back_nothing_but_its_own_frames() -> None
         assert [f.stamp.frame for f in later.flush()] == list(range(16, 20))
 
 
+@pytest.mark.parametrize(("model", "hop"), [(FAST, 1), (FAST, 2), (UNET, 8)])
+def test_a_stream_that_is_reset_while_a_run_is_under_way_begins_anew(model: str, hop: int) -> None:
+    shape, norm = (16, 16), Normalization(40000.0, 5000.0)
+    frames = list(stamped([movie(64, shape)]))
+    with on_card(model, shape, hop=hop) as engine:
+        denoiser = StreamingDenoiser(engine, norm, shape, ahead=1)
+        wanted = [f.pixels.copy() for frame in frames for f in denoiser.push(frame)]
+        denoiser.reset()
+        assert denoiser.pending == 0
+        given = [f.pixels.copy() for frame in frames for f in denoiser.push(frame)]
+    np.testing.assert_array_equal(given, wanted)
+
+
 @pytest.mark.parametrize("model", [FAST, UMVD])
 def test_one_raw_frame_goes_up_for_each_that_is_pushed_and_nothing_is_allocated(model: str) -> None:
     shape, card = (32, 48), LateCard()

@@ -1,4 +1,7 @@
-"""Makes the resident engine of a bundle on a runtime that works in a card's memory."""
+"""Makes the resident engine of a bundle on a runtime that works in a card's memory.
+
+Two-stage networks run whole there: what cached features would save on a card has not been measured.
+"""
 
 from __future__ import annotations
 
