@@ -38,8 +38,9 @@ ENGINES = ("openvino-fp32", "openvino-bf16", "openvino-int8", "onnxruntime-cpu")
 SIDES = {"support": (512, 256), "umvd": (512, 256), "deepvidv2": (512, 256), "fast": (512,)}
 """px; other methods at `SIDE`."""
 SIDE = 256
-FACTS: dict[str, dict[str, Fact]] = {name: {"frames": 16} for name in ("deepcad", "deepcadrt", "deepbid")}
-"""Blocks of 16 frames: what the step is compared with."""
+BLOCK: dict[str, Fact] = {"frames": 16}
+FACTS: dict[str, dict[str, Fact]] = {"deepcad": BLOCK, "deepcadrt": BLOCK, "deepbid": BLOCK, "srdtrans": {"frames": 32}}
+"""Blocks of 16 frames are what the steps are compared with; SRDTrans as in engines sheet 2 (128 would be four times the work)."""
 REPORT = Path(__file__).parents[1] / "export" / "reports" / "bench-engines.json"
 CACHE = Path(tempfile.gettempdir()) / "rtdenoise-bench"
 CPU_PACKAGES = (*machine.PACKAGES, "torch", "nncf")
