@@ -11,7 +11,8 @@ try:
 except ImportError as error:
     raise MissingExtraError(error.name or "torch", "train") from None
 
-from rtdenoise.export.pack import BundleFacts, export_bundle, load_network, run_export
+from rtdenoise.export.pack import BundleFacts, export_bundle, run_export
 from rtdenoise.export.target import Target
+from rtdenoise.export.weights import load_network
 
 __all__ = ["BundleFacts", "Target", "export_bundle", "load_network", "run_export"]

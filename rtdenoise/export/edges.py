@@ -5,11 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-FIRST, LAST = 1, 2
-"""Layers in a row from the inputs and to the output that stay in float: the first, whose input has the movie's whole range, and
-the last two (engines sheet 5: they halve what int8 takes from bright transients, for 12 % of the time).
-"""
-
 
 @dataclass(slots=True)
 class Layer:
@@ -20,10 +15,12 @@ class Layer:
     after: list[str] = field(default_factory=list)
 
 
-def first_and_last(layers: Mapping[str, Layer], inputs: Iterable[str], output: str) -> list[str]:
-    """Names of the heavy layers at both ends of the paths from `inputs` to `output`, sorted."""
-    first = _outermost(inputs, {name: layer.after for name, layer in layers.items()}, layers, FIRST)
-    last = _outermost([output], {name: layer.before for name, layer in layers.items()}, layers, LAST)
+def first_and_last(
+    layers: Mapping[str, Layer], inputs: Iterable[str], output: str, n_first: int, n_last: int
+) -> list[str]:
+    """Names of the first and last heavy layers in a row on the paths from `inputs` to `output`, sorted."""
+    first = _outermost(inputs, {name: layer.after for name, layer in layers.items()}, layers, n_first)
+    last = _outermost([output], {name: layer.before for name, layer in layers.items()}, layers, n_last)
     return sorted(first | last)
 
 

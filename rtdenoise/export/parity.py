@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rtdenoise.bundle import StepFacts
+from rtdenoise.bundle import GraphKind, StepFacts
 from rtdenoise.config import Settings
 from rtdenoise.errors import EngineError, MissingExtraError
 from rtdenoise.export.target import Target
@@ -30,6 +30,7 @@ class Gap(Settings):
     """Distance of one form of the graphs at one size, in sd of the PyTorch output; see `Tolerances`."""
 
     form: str
+    graphs: GraphKind = "fp32"
     shape: tuple[int, int]
     worst: float
     mean: float
@@ -37,26 +38,16 @@ class Gap(Settings):
     psnr_db: float = Field(description="over the range of PyTorch's output")
 
 
-class Report(Settings):
-    """What an export gave."""
-
-    bundle: str
-    target: Target
-    gaps: tuple[Gap, ...]
-    bytes: dict[str, int] = {}
-    onnxruntime: str = ""
-
-
 def compare(network: Network, graphs: Mapping[str, bytes], deployed: Deployment, target: Target) -> list[Gap]:
-    """All forms at the target's size and at an odd one. `network` is the float32 network as trained."""
-    gaps = []
+    """All forms at the target's size and at an odd one, steps at small ones. `network` is the float32 one as trained."""
+    gaps = compare_steps(network, graphs["step"], deployed.step) if deployed.step is not None else []
     for shape in (target.shape, ODD):
         frames = probe_frames(network.window.size, shape)
         with torch.no_grad():
             wanted = network.eval()(torch.from_numpy(frames)).numpy()
         for form, output in _outputs(graphs, frames, deployed).items():
             gaps.append(_gap(form, shape, output, wanted))
-    return gaps
+    return [gap.model_copy(update={"graphs": target.graphs}) for gap in gaps]
 
 
 def compare_steps(network: Network, graph: bytes, step: StepFacts) -> list[Gap]:

@@ -25,29 +25,29 @@ TRACED = (40, 48)
 
 
 class HalfInside(nn.Module):
-    """A module that computes in FP16 behind float32 inputs and outputs, so that normalisation stays in float32."""
+    """A module that computes in FP16 or bf16 behind float32 inputs and outputs, so that normalisation stays in float32."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, precision: torch.dtype = torch.float16) -> None:
         super().__init__()
-        self.module = module.half()
+        self.module, self.precision = module.to(precision), precision
 
     def forward(self, frames: Tensor, partial: Tensor | None = None) -> Tensor:
         """See the class."""
         # Named, not *inputs: the exporter matches dynamic sizes with arguments one to one.
-        inputs = [frames.half()] if partial is None else [frames.half(), partial.half()]
-        return self.module(*inputs).float()  # type: ignore[no-any-return]
+        inputs = [frames] if partial is None else [frames, partial]
+        return self.module(*(x.to(self.precision) for x in inputs)).float()  # type: ignore[no-any-return]
 
 
 class StepHalfInside(nn.Module):
-    """A step that computes in FP16 behind float32 frames, states and outputs."""
+    """A step that computes in FP16 or bf16 behind float32 frames, states and outputs."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, precision: torch.dtype = torch.float16) -> None:
         super().__init__()
-        self.module = module.half()
+        self.module, self.precision = module.to(precision), precision
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
-        return tuple(output.float() for output in self.module(*(x.half() for x in inputs)))
+        return tuple(output.float() for output in self.module(*(x.to(self.precision) for x in inputs)))
 
 
 def to_onnx(module: nn.Module, channels: dict[str, int], output: str) -> bytes:

@@ -1,0 +1,102 @@
+"""A bundle with one more form of its graphs, and the evidence for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rtdenoise.bundle import Bundle
+from rtdenoise.engine.backends import BACKENDS
+from rtdenoise.export import parity
+from rtdenoise.export.clips import Clips, can_make, clips_of
+from rtdenoise.export.fidelity import Fidelity, Outputs, judge, reference
+from rtdenoise.export.parity import Gap
+from rtdenoise.export.quantize import TRIED
+from rtdenoise.export.report import Report, stamped
+from rtdenoise.export.target import Target
+from rtdenoise.export.variants import (
+    HALVES,
+    Made,
+    files_of,
+    graphs_of,
+    peak_activation,
+    quantized,
+    samples_of,
+    with_form,
+)
+from rtdenoise.export.weights import load_network
+
+
+def extended(
+    base: Bundle,
+    target: Target,
+    folder: Path,
+    movies: Sequence[Path] = (),
+    *,
+    gaps: Sequence[Gap] = (),
+    clips: Clips | None = None,
+    wanted: Outputs | None = None,
+    threads: int = 0,
+) -> tuple[Bundle, Report]:
+    """`base` with the target's form of its graphs, in `folder`, and what was measured of it; refuses nothing.
+
+    Without clips only probe frames are looked at, which int8 cannot do without. gaps: what is known of `base`.  clips,
+    wanted: where the caller has them already; see `rtdenoise.export.fidelity.judge`.
+    Raises BundleError, ConfigError, EngineError or MissingExtraError where the form cannot be made or judged here.
+    """
+    if clips is None and (movies or can_make(base) or target.precision == "int8"):
+        clips = clips_of(base, movies)
+    wanted = reference(base, clips.judged, threads) if clips and wanted is None else wanted
+    if target.precision == "int8" and clips is not None:
+        return _quantized(base, target, folder, clips, wanted, threads)
+    made, more = _half(base, target) if target.graphs in HALVES else ({}, [])
+    bundle = with_form(base, target.graphs, made, folder) if made else base
+    return bundle, stamped(
+        Report(
+            bundle=base.name,
+            target=target,
+            gaps=(*gaps, *more),
+            fidelity=_judged(bundle, target, clips, wanted, threads) if clips else (),
+            bytes=_sizes(bundle, made),
+            peak_activation=_peak(base, clips, threads) if clips and target.graphs == "fp16" else None,
+        )
+    )
+
+
+def _quantized(
+    base: Bundle, target: Target, folder: Path, clips: Clips, wanted: Outputs | None, threads: int
+) -> tuple[Bundle, Report]:
+    """The first way to quantise that is within tolerance, or the last."""
+    samples = samples_of(base, clips.calibration, threads)
+    for how in TRIED[target.graphs]:
+        made = quantized(base, target.graphs, samples, how)
+        bundle = with_form(base, target.graphs, made, folder)
+        fidelity = _judged(bundle, target, clips, wanted, threads)
+        report = Report(bundle=base.name, target=target, how=str(how), fidelity=fidelity, bytes=_sizes(bundle, made))
+        if not (report := stamped(report)).refused:
+            break
+    return bundle, report
+
+
+def _half(base: Bundle, target: Target) -> tuple[Made, list[Gap]]:
+    _, network = load_network(base)
+    deployed = network.deploy(**target.deploy)
+    graphs = graphs_of(network, deployed, HALVES[target.graphs])
+    return files_of(target.graphs, graphs), parity.compare(network, graphs, deployed, target)
+
+
+def _sizes(bundle: Bundle, made: Made) -> dict[str, int]:
+    files = [name for graph in made.values() for name in graph] or sorted(bundle.manifest.checksums)
+    return {name: (bundle.path / name).stat().st_size for name in files}
+
+
+def _judged(bundle: Bundle, target: Target, clips: Clips, wanted: Outputs | None, threads: int) -> tuple[Fidelity, ...]:
+    found = []
+    for engine in target.engines:
+        other = None if BACKENDS[engine].graphs == target.graphs else target.graphs
+        found.append(judge(bundle, engine, clips.judged, wanted, kind=other, threads=threads))
+    return tuple(found)
+
+
+def _peak(base: Bundle, clips: Clips, threads: int) -> float:
+    return peak_activation(base, samples_of(base, clips.calibration[:1], threads))
