@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rtdenoise.acquire import parent_lives
 from rtdenoise.calibration import frames_needed, starting_normalization
+from rtdenoise.engine.graph import one_line
 from rtdenoise.engine.load import EngineFactory, factory_for
 from rtdenoise.errors import EngineError, RtDenoiseError
 from rtdenoise.frame import Frame
@@ -45,32 +46,62 @@ class Ready:
 
 
 def main(
-    settings: RunSettings, ring_path: Path, wake: Semaphore, say: Connection, known: Calibrations, *, raw_only: str = ""
+    settings: RunSettings,
+    ring_path: Path,
+    wake: Semaphore,
+    say: Connection,
+    known: Calibrations,
+    *,
+    raw_only: str = "",
+    without: tuple[str, ...] = (),
 ) -> None:
-    """Entry point of the process. `known`: calibrations of an earlier process of the run; `raw_only`: why not to denoise."""
+    """Entry point of the process. `known`: calibrations of an earlier process of the run; `raw_only`: why not to denoise;
+    `without`: engines that failed in this run.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         ring = SharedRing.attach(ring_path)
-        factory, ready = _prepare(settings, ring, raw_only)
+        factory = factory_for(settings.engine, ring.info.shape, without, lambda name: say.send(("trying", name)))
+        factory, ready = _prepare(settings, ring, factory, raw_only)
         with Outlets(settings, ring, ready.model, ready.backend) as outlets:
             outlets.wait_for_subscribers(settings)
             say.send(("ready", ready))
             _Loop(settings, ring, factory, ready, outlets, wake, say, known).run()
     except RtDenoiseError as error:
         say.send(("error", type(error).__name__, str(error)))
+    except MemoryError as error:
+        say.send(("error", EngineError.__name__, f"{settings.engine.model}: {one_line(error)}"))
     else:
         say.send(("done", None))
 
 
-def _prepare(settings: RunSettings, ring: SharedRing, raw_only: str) -> tuple[EngineFactory, Ready]:
+def _prepare(
+    settings: RunSettings, ring: SharedRing, factory: EngineFactory, raw_only: str
+) -> tuple[EngineFactory, Ready]:
     wanted, info = settings.engine, ring.info
-    factory = factory_for(wanted, info.shape)
     if raw_only:
         return factory, Ready("raw only", 0, 0.0, 0, raw_only, "", wanted.model, ())
     interval = info.frame_interval_s if info.live and not settings.lossless else None
-    pace = decide(factory, interval, info.channels * info.planes, fixed_hop=wanted.hop is not None)
-    factory = factory.with_hop(max(1, pace.hop))
+    pace = _first_runs(factory, interval, info.channels * info.planes, fixed_hop=wanted.hop is not None)
+    # From here on another engine is a matter for a new process: what is on the wire says which one runs.
+    factory = factory.with_hop(max(1, pace.hop)).pinned()
     return factory, _ready(factory, pace)
+
+
+def _first_runs(factory: EngineFactory, interval_s: float | None, n_streams: int, *, fixed_hop: bool) -> Pace:
+    """As `decide`; an engine that fails in its first runs gives way to the next of the chain.
+
+    Raises EngineError where there is none, or where the engine was named.
+    """
+    while True:
+        try:
+            return decide(factory, interval_s, n_streams, fixed_hop=fixed_hop)
+        except EngineError as error:
+            factory.give_up(error)
+        except RtDenoiseError:
+            raise
+        except Exception as error:  # an engine's own exception types are not known here
+            factory.give_up(EngineError(f"{factory.choice.model}: the first run failed: {one_line(error)}"))
 
 
 def _ready(factory: EngineFactory, pace: Pace) -> Ready:
@@ -227,7 +258,9 @@ class _Loop:
         self._gaps[key] = 1
         self._failures += 1
         if self._failures >= 3:
-            raise EngineError(f"{self._settings.engine.model}: the engine failed three times in a row: {error}")
+            raise EngineError(
+                f"{self._settings.engine.model}: the engine failed three times in a row: {one_line(error)}"
+            )
 
     def _flush(self) -> None:
         for key in list(self._waiting):

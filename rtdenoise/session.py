@@ -8,14 +8,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from typing import Any, Self
 
-from rtdenoise import acquire, denoise, errors, ringfile
+from rtdenoise import acquire, denoise, ringfile
+from rtdenoise.child import Child, Died, rebuilt
 from rtdenoise.denoise import Calibrations, Ready
-from rtdenoise.engine import load
-from rtdenoise.errors import ConfigError, EngineError, RtDenoiseError, SourceDisconnected, SourceError
+from rtdenoise.engine import filters, load
+from rtdenoise.engine.backends import AUTO
+from rtdenoise.errors import ConfigError, EngineError, RtDenoiseError, SourceDisconnected
+from rtdenoise.fallback import Fallback
 from rtdenoise.publish import StatusPublisher
 from rtdenoise.settings import RunSettings
 from rtdenoise.shared import SharedRing, Slot, State
@@ -24,14 +25,14 @@ from rtdenoise.summary import Reporter, Summary
 
 START_TIMEOUT_S = 120.0
 """Longest a microscope may take to open or an engine to be built. Engineering choice."""
-STOP_TIMEOUT_S = 15.0
 POLL_S = 0.02
-MAX_RESTARTS = 3
-"""After so many deaths of the denoise process the run goes on with raw frames only."""
 
 
 class Session:
     """Supervises one run. Use as a context manager; `on_news` gets lines for a person: mode, restarts, trouble.
+
+    When the denoise process dies, before its first frame or later, another one takes over by the chain of `Fallback`.
+    trying: the engine that it opened last, or is opening.
 
     source: an object of this process (an AcquisitionTap) to take frames from, in a thread, instead of `settings.source` in a process.
     Raises at `start` what the processes could not do: ConfigError, SourceError, BundleError, EngineError, WireError, ...
@@ -52,11 +53,15 @@ class Session:
             ringfile.default_folder(settings.ring_mb << 20) / f"rtdenoise-{os.getpid()}-{uuid.uuid4().hex[:8]}.ring"
         )
         self._wake = self._spawn.Semaphore(0)
-        self._acquire: _Child | None = None
-        self._denoise: _Child | None = None
+        self._acquire: Child | None = None
+        self._denoise: Child | None = None
         self._calibrations: Calibrations = {}
         self._error: RtDenoiseError | None = None
+        asked = settings.engine
+        self._fallback = Fallback(replaceable=asked.backend == AUTO and asked.model not in filters.FILTERS)
         self._restarts = 0
+        self._said: list[str] = []
+        self.trying = ""
         self.ring: SharedRing | None = None
         self._status: StatusPublisher | None = None
         self._reporter: Reporter | None = None
@@ -69,10 +74,15 @@ class Session:
         self._acquire = self._launch(acquire.main) if self._source is None else self._take_from(self._source)
         self._await(self._acquire, "opened", "the source did not open")
         self.ring = SharedRing.attach(self._ring_path)
-        self._start_denoise(raw_only="")
+        try:
+            self._start_denoise()
+        except Died as death:
+            self._recover(str(death))
         if self.ready is None:
             raise EngineError("the denoise process ended before it was ready; run rtdenoise doctor")
         self._reporter = Reporter(self.ring, self._status, self.ready)
+        for line in self._said:
+            self._reporter.note(line)
         self._news(f"{self.ready.mode}: {self.ready.reason}")
         self.ring.ints[Slot.GO] = 1
 
@@ -136,44 +146,50 @@ class Session:
             acquire.open_source(self.settings.source)
         load.check(self.settings.engine)
 
-    def _launch(self, main: Callable[..., None], *more: object, **named: object) -> _Child:
+    def _launch(self, main: Callable[..., None], *more: object, **named: object) -> Child:
         ours, theirs = self._spawn.Pipe(duplex=False)
         args = (self.settings, self._ring_path, self._wake, theirs, *more)
         process = self._spawn.Process(target=main, args=args, kwargs=named, daemon=True)
         process.start()
         theirs.close()
-        return _Child(process, ours)
+        return Child(process, ours)
 
-    def _take_from(self, source: Source) -> _Child:
+    def _take_from(self, source: Source) -> Child:
         ours, theirs = self._spawn.Pipe(duplex=False)
         args = (lambda: source, self.settings, self._ring_path, self._wake, theirs)
         thread = threading.Thread(target=acquire.serve, args=args, name="acquire", daemon=True)
         thread.start()
-        return _Child(thread, ours)
+        return Child(thread, ours)
 
-    def _start_denoise(self, raw_only: str) -> None:
-        self._denoise = self._launch(denoise.main, self._calibrations, raw_only=raw_only)
+    def _start_denoise(self, raw_only: str = "") -> None:
+        self.trying = ""
+        without = self._fallback.without
+        self._denoise = self._launch(denoise.main, self._calibrations, raw_only=raw_only, without=without)
         self.ready = self._await(self._denoise, "ready", "the engine was not ready")
 
-    def _await(self, child: _Child, wanted: str, complaint: str) -> Any:
+    def _await(self, child: Child, wanted: str, complaint: str) -> Any:
         """The value of the message `wanted`; raises what the child could not do. (Any: each message has its own type.)"""
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             message = child.hear(timeout_s=0.1)
-            if message is None and not child.process.is_alive() and not child.said_something():
-                raise SourceError(f"{complaint}: its process ended with code {child.exitcode}")
+            if message is None and child.is_gone:
+                raise Died(f"{complaint}: its process ended with code {child.exitcode}")
+            if message and message[0] == "trying":
+                self.trying = message[1]
             if message and message[0] == wanted:
                 return message[1]
             if message and message[0] == "error":
-                raise _rebuilt(message[1], message[2])
+                raise rebuilt(message[1], message[2])
             if self._error:
                 raise self._error
-        raise SourceError(f"{complaint} within {START_TIMEOUT_S:.0f} s")
+            if self._reporter is not None:
+                self._reporter.tick()
+        raise Died(f"{complaint} within {START_TIMEOUT_S:.0f} s")
 
-    def _hear_acquire(self, child: _Child) -> None:
+    def _hear_acquire(self, child: Child) -> None:
         while message := child.hear():
             if message[0] == "error":
-                self._error = _rebuilt(message[1], message[2])
+                self._error = rebuilt(message[1], message[2])
         ring = self.ring
         if ring is not None and not child.process.is_alive() and ring.state in (State.OPENING, State.RUNNING):
             code = child.exitcode
@@ -196,33 +212,55 @@ class Session:
                 trouble = message[2]
         if child.process.is_alive() and not trouble:
             return True
-        self._restart_denoise(trouble or f"the denoise process died (code {child.exitcode})")
+        self._recover(trouble or f"the denoise process died (code {child.exitcode})")
         return True
 
-    def _restart_denoise(self, trouble: str) -> None:
-        """A stated chain: the same engine again, three times; then raw frames only. Acquisition goes on meanwhile."""
-        child, ring = self._denoise, self.ring
-        if child is None or ring is None:
-            return
-        child.end()
-        self._restarts += 1
-        ring.ints[Slot.RESTARTS] = self._restarts
-        raw_only = trouble if self._restarts > MAX_RESTARTS else ""
-        self._news(f"{trouble}; " + ("raw frames only from here" if raw_only else f"restart {self._restarts}"))
-        try:
-            self._start_denoise(raw_only)
-        except RtDenoiseError as error:
-            if raw_only:
-                raise
-            self._news(f"{error}; raw frames only from here")
+    def _recover(self, trouble: str) -> None:
+        """Until a denoise process is ready again, by the stated chain. Acquisition goes on meanwhile.
+
+        Raises RtDenoiseError where nothing is left to try before the first frame, or where not even raw frames go out.
+        """
+        while True:
             self._end_denoise()
-            self._start_denoise(str(error))
-        if self._reporter is not None and self.ready is not None:
-            self._reporter.now_ready(self.ready)
+            step = self._fallback.after(self.trying)
+            if step.raw_only and self._reporter is None:
+                raise EngineError(f"{trouble}; nothing else is left to try; run rtdenoise doctor")
+            self._say(f"{trouble}; {step.says}")
+            try:
+                return self._restart(trouble if step.raw_only else "")
+            except Died as death:
+                if step.raw_only:
+                    raise
+                trouble = str(death)
+            except RtDenoiseError as error:
+                if step.raw_only or self._reporter is None:
+                    raise
+                self._fallback.given_up = True
+                self._say(f"{error}; raw frames only from here")
+                self._end_denoise()
+                return self._restart(str(error))
+
+    def _restart(self, raw_only: str) -> None:
+        self._restarts += 1
+        if self.ring is not None:
+            self.ring.ints[Slot.RESTARTS] = self._restarts
+        self._start_denoise(raw_only)
+        if self._reporter is None or self.ready is None:
+            return
+        self._reporter.now_ready(self.ready)
+        if not raw_only:
+            self._news(f"{self.ready.mode}{_with(self.ready)}: {self.ready.reason}")
 
     def _end_denoise(self) -> None:
         if self._denoise is not None:
             self._denoise.end()
+
+    def _say(self, line: str) -> None:
+        """To the person who started the run, and to everybody who listens to its status."""
+        self._news(line)
+        self._said.append(line)
+        if self._reporter is not None:
+            self._reporter.note(line)
 
     def _running(self) -> Reporter:
         if self._reporter is None:
@@ -230,46 +268,5 @@ class Session:
         return self._reporter
 
 
-class _Child:
-    """A process, or the thread that stands for one, and what it says to us."""
-
-    def __init__(self, process: BaseProcess | threading.Thread, ears: Connection) -> None:
-        self.process, self._ears = process, ears
-
-    def hear(self, timeout_s: float = 0.0) -> tuple[Any, ...] | None:
-        """The next message, None when there is none or the process is gone. (Any: each message has its own type.)"""
-        try:
-            return self._ears.recv() if self._ears.poll(timeout_s) else None
-        except (EOFError, OSError):
-            return None
-
-    def said_something(self) -> bool:
-        try:
-            return self._ears.poll()
-        except (EOFError, OSError):
-            return False
-
-    @property
-    def exitcode(self) -> int | None:
-        """How the process ended; None while it runs, and for a thread."""
-        return self.process.exitcode if isinstance(self.process, BaseProcess) else None
-
-    @property
-    def pid(self) -> int | None:
-        """Process id; our own for a thread."""
-        return self.process.pid if isinstance(self.process, BaseProcess) else os.getpid()
-
-    def end(self) -> None:
-        """Wait for the process to end by itself, then make it."""
-        self.process.join(STOP_TIMEOUT_S if self.process.is_alive() else 0)
-        if isinstance(self.process, BaseProcess) and self.process.is_alive():
-            self.process.kill()
-            self.process.join(5)
-        self._ears.close()
-
-
-def _rebuilt(name: str, text: str) -> RtDenoiseError:
-    kind = getattr(errors, name, RtDenoiseError)
-    if isinstance(kind, type) and issubclass(kind, RtDenoiseError) and kind is not errors.MissingExtraError:
-        return kind(text)
-    return RtDenoiseError(text)
+def _with(ready: Ready) -> str:
+    return f" with {ready.backend}" if ready.backend else ""

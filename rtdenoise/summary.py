@@ -63,8 +63,12 @@ class Reporter:
 
     def now_ready(self, ready: Ready) -> None:
         """A new denoise process took over."""
-        self._ready, self._message = ready, f"the denoise process was restarted; {ready.reason}"
-        self._series = ""
+        self._ready, self._series = ready, ""
+        self.note(f"the denoise process was restarted; {ready.reason}")
+
+    def note(self, line: str) -> None:
+        """Something that the next status message says, after what it has to say already."""
+        self._message = f"{self._message}; {line}" if self._message else line
 
     def tick(self) -> None:
         """Announce a new series at once; a status when a second has passed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from rtdenoise.engine.backends import AUTO, BACKENDS, open_runtime
 from rtdenoise.engine.base import Engine, EngineInfo
 from rtdenoise.engine.device import DeviceGraph, DeviceRuntime
 from rtdenoise.engine.dial import Latency
-from rtdenoise.engine.graph import Graph, Runtime
+from rtdenoise.engine.graph import Graph, Runtime, one_line
 from rtdenoise.engine.merged import BlockGraphs, MergedEngine
 from rtdenoise.engine.residing import resident_engine
 from rtdenoise.engine.staged import StagedEngine, StageGraphs, encode_shape, fuse_shape
@@ -41,8 +42,12 @@ class EngineChoice:
 
 @dataclass(slots=True)
 class _Opened:
-    """What factories of one choice share. left: engines that `auto` has not tried yet, None before the first."""
+    """What factories of one choice share. left: engines that `auto` has not tried yet, None before the first.
 
+    tries: is told the name of every engine before it is opened.
+    """
+
+    tries: Callable[[str], None] = lambda _: None
     refused: list[str] = field(default_factory=list)
     bundle: Bundle | None = None
     left: list[str] | None = None
@@ -84,10 +89,29 @@ class EngineFactory:
         while True:
             try:
                 return self._formed(bundle)
-            except EngineError as error:  # out of memory, a plan that cannot be built, a layer it does not have
-                if self.choice.backend != AUTO or self._opened.runtime is None:
-                    raise
-                self._give_up_runtime(error)
+            except EngineError as error:  # a plan that cannot be built, a layer it does not have
+                self.give_up(error)
+            except MemoryError as error:
+                y, x = self.shape
+                self.give_up(EngineError(f"{bundle.name} with {self._opened.backend} at {y} x {x}: {one_line(error)}"))
+
+    def give_up(self, error: EngineError) -> None:
+        """Leave the engine that is open: with `auto` the next one made is of the next that opens.
+
+        Raises `error` where the engine was named, or none was open.
+        """
+        opened = self._opened
+        if self.choice.backend != AUTO or opened.runtime is None:
+            raise error
+        opened.refused.append(f"{opened.backend}: {error}")
+        opened.runtime = None
+        opened.graphs.clear()
+        opened.on_card.clear()
+
+    def pinned(self) -> EngineFactory:
+        """The same choice with the engine that is open now, and no other."""
+        choice = replace(self.choice, backend=self._opened.backend or self.choice.backend)
+        return EngineFactory(choice, self.shape, self._opened)
 
     def over(self, runtime: Runtime) -> EngineFactory:
         """The same choice on a runtime that is already open and that is given the fp32 graphs."""
@@ -181,10 +205,10 @@ class EngineFactory:
         """The named runtime, or the next of the chain that opens."""
         opened = self._opened
         if opened.left is None:
-            named = [name for name in backends.chain(self._bundle()) if name not in self.choice.without]
-            opened.left = named if self.choice.backend == AUTO else [self.choice.backend]
+            opened.left = self._to_try()
         while opened.runtime is None and opened.left:
             opened.backend = opened.left.pop(0)
+            opened.tries(opened.backend)
             try:
                 opened.runtime = open_runtime(opened.backend, self.choice.threads)
             except (MissingExtraError, EngineError) as error:
@@ -195,12 +219,12 @@ class EngineFactory:
             raise EngineError(f"no engine can run here: {'; '.join(opened.refused) or 'none is left'}")
         return opened.runtime
 
-    def _give_up_runtime(self, error: EngineError) -> None:
-        opened = self._opened
-        opened.refused.append(f"{opened.backend}: {error}")
-        opened.runtime = None
-        opened.graphs.clear()
-        opened.on_card.clear()
+    def _to_try(self) -> list[str]:
+        if self.choice.backend != AUTO:
+            return [self.choice.backend]
+        without = self.choice.without
+        self._opened.refused += [f"{name}: it failed in this run" for name in without]
+        return [name for name in backends.chain(self._bundle()) if name not in without]
 
     def _graph(self, bundle: Bundle, role: str, shapes: tuple[tuple[int, ...], ...]) -> Graph:
         graphs, runtime = self._opened.graphs, self._runtime()
@@ -215,9 +239,18 @@ class EngineFactory:
         return EngineInfo(runtime.backend, runtime.device, model, runtime.precision, runtime.threads)
 
 
-def factory_for(asked: EngineSettings, shape: tuple[int, int]) -> EngineFactory:
-    """The factory of what a run or a file is to be denoised with; without a hop it begins at 1."""
-    return EngineFactory(EngineChoice(asked.model, asked.backend, asked.latency, asked.hop or 1, asked.threads), shape)
+def factory_for(
+    asked: EngineSettings,
+    shape: tuple[int, int],
+    without: tuple[str, ...] = (),
+    tries: Callable[[str], None] = lambda _: None,
+) -> EngineFactory:
+    """The factory of what a run or a file is to be denoised with; without a hop it begins at 1.
+
+    without: engines that `auto` shall not take.  tries: is told the name of every engine before it is opened.
+    """
+    choice = EngineChoice(asked.model, asked.backend, asked.latency, asked.hop or 1, asked.threads, without)
+    return EngineFactory(choice, shape, _Opened(tries))
 
 
 def open_engine(

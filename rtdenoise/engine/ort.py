@@ -10,7 +10,7 @@ import numpy as np
 
 from rtdenoise import machine
 from rtdenoise.engine.cuda import CudaDevice, require_driver
-from rtdenoise.engine.graph import Array
+from rtdenoise.engine.graph import Array, memory_error, one_line
 from rtdenoise.errors import EngineError, MissingExtraError
 
 Provider = Literal["cpu", "cuda"]
@@ -48,7 +48,7 @@ class OrtRuntime:
             options = self._options(path, shapes)
             session = self._ort.InferenceSession(str(path), options, providers=[(name, settings)])
         except Exception as error:  # the library raises a dozen private types
-            raise EngineError(f"{path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from None
+            raise EngineError(f"{path}: ONNX Runtime cannot load it: {one_line(error)}") from None
         bound = session.get_providers()
         if bound[:1] != [name] or (self._provider == "cpu" and len(bound) > 1):
             raise EngineError(f"{path}: asked ONNX Runtime for {name}, it bound {bound}")
@@ -91,12 +91,18 @@ class OrtGraph:
         self._outputs = [o.name for o in session.get_outputs()]  # type: ignore[attr-defined]
 
     def run(self, inputs: tuple[Array, ...], *outs: Array) -> None:
-        """Run on C-contiguous float32 `inputs`, writing into `outs`; no copy on either side where the provider is the CPU."""
+        """Run on C-contiguous float32 `inputs`, writing into `outs`; no copy on either side where the provider is the CPU.
+
+        Raises EngineError when there is not enough memory, and what the library raises for anything else.
+        """
         for name, array in zip(self._inputs, inputs, strict=True):
             self._binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
         for name, array in zip(self._outputs, outs, strict=True):
             self._binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
-        self._session.run_with_iobinding(self._binding)  # type: ignore[attr-defined]
+        try:
+            self._session.run_with_iobinding(self._binding)  # type: ignore[attr-defined]
+        except Exception as error:  # the library raises plain RuntimeError for everything
+            raise memory_error("ONNX Runtime", error) from None
 
 
 def _package(provider: Provider) -> tuple[str, str]:

@@ -1,0 +1,72 @@
+"""A process of a run as its supervisor sees it: what it says, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import threading
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from rtdenoise import errors
+from rtdenoise.errors import RtDenoiseError, SourceError
+
+STOP_TIMEOUT_S = 15.0
+"""Longest that a process may take to end by itself. Engineering choice."""
+
+
+class Died(SourceError):
+    """A process ended without a word, or said nothing for too long."""
+
+
+class Child:
+    """A process, or the thread that stands for one, and what it says to us."""
+
+    def __init__(self, process: BaseProcess | threading.Thread, ears: Connection) -> None:
+        self.process, self._ears = process, ears
+        self._all_heard = False
+
+    def hear(self, timeout_s: float = 0.0) -> tuple[Any, ...] | None:
+        """The next message, None when there is none or the process is gone. (Any: each message has its own type.)"""
+        try:
+            return self._ears.recv() if self._ears.poll(timeout_s) else None
+        except (EOFError, OSError):
+            self._all_heard = True
+            return None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has ended and everything it said was heard."""
+        # A pipe whose other end is closed counts as readable until one has tried.
+        if self.process.is_alive() or self._all_heard:
+            return not self.process.is_alive()
+        try:
+            return not self._ears.poll()
+        except (EOFError, OSError):
+            return True
+
+    @property
+    def exitcode(self) -> int | None:
+        """How the process ended; None while it runs, and for a thread."""
+        return self.process.exitcode if isinstance(self.process, BaseProcess) else None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id; our own for a thread."""
+        return self.process.pid if isinstance(self.process, BaseProcess) else os.getpid()
+
+    def end(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Wait for the process to end by itself, then make it."""
+        self.process.join(timeout_s if self.process.is_alive() else 0)
+        if isinstance(self.process, BaseProcess) and self.process.is_alive():
+            self.process.kill()
+            self.process.join(5)
+        self._ears.close()
+
+
+def rebuilt(name: str, text: str) -> RtDenoiseError:
+    """The error that a process had to say, by its type's name."""
+    kind = getattr(errors, name, RtDenoiseError)
+    if isinstance(kind, type) and issubclass(kind, RtDenoiseError) and kind is not errors.MissingExtraError:
+        return kind(text)
+    return RtDenoiseError(text)
