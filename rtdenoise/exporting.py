@@ -72,7 +72,7 @@ def _for_targets(name: str, target: str | None, output: Path | None, movies: tup
     for wanted in [target] if target else list(PORTABLE):
         folder = output or Path(f"{Path(name).name}-{Path(wanted).stem}")
         folder = folder if target or output is None else folder / wanted
-        show_parity(out, run_export(name, wanted, folder), folder)
+        show_parity(out, run_export(name, wanted, folder, movies), folder)
 
 
 def show_candidates(console: Console, report: Any) -> None:
@@ -83,14 +83,26 @@ def show_candidates(console: Console, report: Any) -> None:
     table = Table(title=title)
     for column in columns:
         table.add_column(column, justify="left" if column in ("engine", "") else "right", overflow="fold")
-    for row in report.candidates:
+    tried = [row for row in report.candidates if row.trial is not None]
+    for row in tried:
         chosen = row.engine == report.chosen
         table.add_row(row.engine, *_cells(row), "chosen" if chosen else row.why_not, style="bold" if chosen else None)
     console.print(table)
+    for why, engines in _untried(report).items():
+        console.print(f"not run: {', '.join(engines)}: {why}", highlight=False, markup=False)
     console.print(
         "ms per frame at that hop; losses against PyTorch FP32, the worst of the clips; MB: most that the process held",
         highlight=False,
     )
+
+
+def _untried(report: Any) -> dict[str, list[str]]:
+    """Engines that did not run, by the reason."""
+    found: dict[str, list[str]] = {}
+    for row in report.candidates:
+        if row.trial is None:
+            found.setdefault(row.why_not, []).append(row.engine)
+    return found
 
 
 def _cells(row: Any) -> list[str]:
