@@ -82,7 +82,8 @@ def show_candidates(console: Console, report: Any) -> None:
     columns = ("engine", "hop", "ms p50", "p99", "PSNR loss dB", "bright p99 %", "trace r", "MB", "real time", "")
     table = Table(title=title)
     for column in columns:
-        table.add_column(column, justify="left" if column in ("engine", "") else "right", overflow="fold")
+        words = column in ("engine", "")
+        table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=column == "engine")
     tried = [row for row in report.candidates if row.trial is not None]
     for row in tried:
         chosen = row.engine == report.chosen
