@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from rtdenoise import bundle as bundles
-from rtdenoise.bundle import Bundle
+from rtdenoise.bundle import Bundle, GraphKind
 from rtdenoise.errors import BundleError, ConfigError, EngineError
 from rtdenoise.export import BundleFacts, Target, export_bundle, load_network, run_export
-from rtdenoise.export.parity import Report
+from rtdenoise.export.report import Report
 from rtdenoise.export.target import FOLDERS, Tolerances, find
 from rtdenoise.methods import base
 from rtdenoise.normalize import Normalization
@@ -38,14 +38,16 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Report]:
 def halved(exported: tuple[Bundle, Report], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("half")
     limits = "worst = 0.06\nmean = 0.012\nbright = 0.06\npsnr_db = 45\n"
-    target = f'name = "half"\nprecision = "fp16"\n[deploy]\ngroups_per_branch = 4\n[tolerance]\n{limits}'
+    target = (
+        f'name = "half"\nprecision = "fp16"\ngraphs = "fp16"\n[deploy]\ngroups_per_branch = 4\n[tolerance]\n{limits}'
+    )
     (folder / "half.toml").write_text(target, encoding="utf-8")
     run_export(exported[0].path, str(folder / "half.toml"), folder / "golden-half")
     return folder / "golden-half"
 
 
-def run_graph(bundle: Bundle, role: str, **inputs: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(bundle.graph(role), providers=["CPUExecutionProvider"])
+def run_graph(bundle: Bundle, role: str, kind: GraphKind = "fp32", **inputs: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(bundle.graph(role, kind), providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, inputs)[0])
 
 
@@ -90,14 +92,22 @@ def test_the_weights_travel_with_the_bundle(exported: tuple[Bundle, Report]) -> 
 
 def test_half_precision_keeps_float_inputs_and_outputs(exported: tuple[Bundle, Report], halved: Path) -> None:
     bundle = bundles.read(halved)
-    assert bundle.manifest.precision == "fp16"
     assert bundle.manifest.frame_rate_hz == 30.0
     frames = golden_rule.frames((1, 4, 33, 50))
-    half, full = (run_graph(b, "window", frames=frames) for b in (bundle, exported[0]))
+    half, full = (run_graph(bundle, "window", kind, frames=frames) for kind in ("fp16", "fp32"))
     assert half.dtype == np.float32
     assert 1e-5 < np.abs(half - full).max() / full.std() < 6e-2
-    weights = [t for t in onnx.load(bundle.graph("window")).graph.initializer if len(t.dims) == 4]
+    weights = [t for t in onnx.load(bundle.graph("window", "fp16")).graph.initializer if len(t.dims) == 4]
     assert {t.data_type for t in weights} == {onnx.TensorProto.FLOAT16}
+
+
+def test_another_form_leaves_the_fp32_graphs_as_they_were(exported: tuple[Bundle, Report], halved: Path) -> None:
+    bundle, source = bundles.read(halved), exported[0]
+    assert (bundle.manifest.precision, bundle.hash) == ("fp32", source.hash)
+    assert bundle.manifest.variants == {
+        "fp16": {"window": "model-fp16.onnx", "older": "older-fp16.onnx", "newest": "newest-fp16.onnx"}
+    }
+    assert not source.manifest.variants
 
 
 def test_the_report_lies_beside_the_output(halved: Path) -> None:
@@ -105,7 +115,7 @@ def test_the_report_lies_beside_the_output(halved: Path) -> None:
     assert report["target"]["name"] == "half"
     assert report["target"]["deploy"] == {"groups_per_branch": 4}
     assert len(report["gaps"]) == 4
-    assert set(report["bytes"]) == {"model.onnx", "older.onnx", "newest.onnx", "weights.npz"}
+    assert set(report["bytes"]) == {"model-fp16.onnx", "older-fp16.onnx", "newest-fp16.onnx"}
 
 
 def test_a_graph_outside_the_tolerance_is_refused_and_not_written(
@@ -113,7 +123,7 @@ def test_a_graph_outside_the_tolerance_is_refused_and_not_written(
 ) -> None:
     assert FAST.from_upstream is not None
     network = FAST.from_upstream(golden_rule.case("fast_c2_33x30").state_dict())
-    strict = Target(name="strict", precision="fp16", shape=(24, 32), tolerance=Tolerances())
+    strict = Target(name="strict", precision="fp16", graphs="fp16", shape=(24, 32), tolerance=Tolerances())
     with pytest.raises(EngineError, match=r"golden: window at 24 x 32: worst error .* target strict allows 0.0001"):
         export_bundle(FAST, network, tmp_path / "out", FACTS, strict)
     assert not (tmp_path / "out").exists()

@@ -90,13 +90,15 @@ def frames_needed(bundle: Bundle) -> int:
     return max(bundle.manifest.window.size, step.size if step else 0) + TRACE
 
 
-def stored(movies: Sequence[Pixels], n_frames: int) -> bytes:
-    """The content of `clips.npz`: the brightest places of up to two movies (T, Y, X) of counts, `n_frames` from each half.
-
-    Movies shorter than that give none.
+def stored(movies: Sequence[Pixels], window: int) -> dict[str, bytes]:
+    """`clips.npz` for a network of this window: the brightest places of up to two movies (T, Y, X) of counts, their first
+    and last frames. No file when all movies are too short.
     """
+    n_frames = window + TRACE
     chosen = [movie for movie in movies if len(movie) >= 2 * n_frames][:2]
-    side = STORED_PIXELS / (n_frames * 2 * max(1, len(chosen)))
+    if not chosen:
+        return {}
+    side = STORED_PIXELS / (n_frames * 2 * len(chosen))
     shape = (int((side * 3 / 4) ** 0.5), int((side * 4 / 3) ** 0.5))
     halves = {"calibration": slice(0, n_frames), "judged": slice(-n_frames, None)}
     arrays = {
@@ -106,14 +108,12 @@ def stored(movies: Sequence[Pixels], n_frames: int) -> bytes:
     }
     content = io.BytesIO()
     np.savez_compressed(content, allow_pickle=False, **arrays)
-    return content.getvalue()
+    return {FILE: content.getvalue()}
 
 
 def _stored(bundle: Bundle) -> Clips:
     with np.load(bundle.path / FILE, allow_pickle=False) as arrays:
         clips = {name: _clip(bundle, f"{FILE} {name}", arrays[name]) for name in sorted(arrays.files)}
-    if not clips:
-        raise ConfigError(f"{bundle.name}: the movies it was trained on are too short for clips; give one with --movie")
     uses = [[clip for name, clip in clips.items() if name.startswith(use)] for use in ("calibration", "judged")]
     return Clips(tuple(uses[0]), tuple(uses[1]))
 

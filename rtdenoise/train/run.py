@@ -13,6 +13,7 @@ from rtdenoise import bundle as bundles
 from rtdenoise.bundle import Bundle
 from rtdenoise.errors import ConfigError
 from rtdenoise.export import BundleFacts, export_bundle
+from rtdenoise.export.clips import stored
 from rtdenoise.methods import base
 from rtdenoise.methods.base import Method
 from rtdenoise.train import card, check, devices, movies, state
@@ -121,6 +122,7 @@ def finish(training: Training, method: Method, material: list[Movie], folder: Pa
             "kept_step": training.kept_step,
             "validation": log.entries,
         },
+        files={} if recipe.data.simulated else stored([m.counts for m in material], training.network.window.size),
     )
     if training.kept_step != training.step:
         training.network.load_state_dict(training.best.weights)
