@@ -34,8 +34,8 @@ LIMIT = 100.0
 ENGINES = ("onnxruntime-cpu", "openvino-fp32")
 
 
-def graph() -> bytes:
-    """A graph that gives its frame back, and looks beyond the end of a table when a pixel is above LIMIT.
+def graph(limit: float = LIMIT) -> bytes:
+    """A graph that gives its frame back, and looks beyond the end of a table when a pixel is above `limit`.
 
     ONNX Runtime refuses that while it runs, OpenVINO takes 0: a real failure of one engine, in the middle of a run.
     """
@@ -48,7 +48,7 @@ def graph() -> bytes:
         helper.make_node("Gather", ["table", "row"], ["nothing"]),
         helper.make_node("Add", ["frames", "nothing"], ["denoised"]),
     ]
-    constants = [helper.make_tensor("limit", floats, (), [LIMIT]), helper.make_tensor("table", floats, (1,), [0.0])]
+    constants = [helper.make_tensor("limit", floats, (), [limit]), helper.make_tensor("table", floats, (1,), [0.0])]
     ends = [[helper.make_tensor_value_info(name, floats, free)] for name in ("frames", "denoised")]
     model = helper.make_model(
         helper.make_graph(nodes, "fragile", *ends, constants),
@@ -288,6 +288,17 @@ def test_an_engine_that_was_named_is_restarted_and_never_replaced(fragile: Bundl
         *(f"restart {n + 1}" for n in range(MAX_RESTARTS)),
         "raw frames only from here",
     ]
+
+
+def test_an_engine_that_fails_in_its_first_run_gives_way_before_the_first_frame(tmp_path: Path) -> None:
+    usable(*ENGINES)
+    model = bundle(tmp_path / "never", graph(limit=-1e6), "onnxruntime-cpu")
+    options = {"mode": "counter", "shape": [32, 48], "fps": None, "live": False, "n_frames": 20}
+    with Session(settings("synthetic", options, engine={"model": str(model.path), "threads": 1})) as session:
+        summary = session.run()
+    assert (summary.error, summary.restarts, summary.delivered, summary.dropped) == ("", 0, 20, {})
+    assert summary.ready.backend.startswith("openvino")
+    assert summary.ready.refused[0].startswith(f"onnxruntime-cpu: {model.path}: the first run failed: ")
 
 
 def kill_when_trying(session: Session, engine: str, times: int) -> threading.Thread:
