@@ -31,8 +31,9 @@ from rich.table import Table
 
 from rtdenoise import machine, registry
 from rtdenoise.config import Settings
-from rtdenoise.engine.backends import BACKENDS
+from rtdenoise.engine.backends import BACKENDS, open_runtime
 from rtdenoise.engine.graph import Array
+from rtdenoise.errors import RtDenoiseError
 
 ENGINES = ("openvino-fp32", "openvino-bf16", "openvino-int8", "onnxruntime-cpu")
 SIDES = {"support": (512, 256), "umvd": (512, 256), "deepvidv2": (512, 256), "fast": (512,)}
@@ -121,8 +122,10 @@ class Report(Settings):
 def measured(case: Case, engines: Sequence[str], rounds: int, cache: Path, console: Console) -> CaseReport:
     """One case on all engines."""
     head = Head(versions=machine.versions(CPU_PACKAGES))
-    folder = prepare(case, cache, {BACKENDS[engine].graphs for engine in engines})
-    missing = {engine: why_not(folder) for engine in engines if BACKENDS[engine].graphs == "int8" and why_not(folder)}
+    missing = {engine: why for engine in engines if (why := _unusable(engine))}
+    folder = prepare(case, cache, {BACKENDS[engine].graphs for engine in engines if engine not in missing})
+    if reason := why_not(folder):
+        missing |= {engine: reason for engine in engines if BACKENDS[engine].graphs == "int8"}
     forms = [EAGER, *(engine for engine in engines if engine not in missing)]
     outputs, answers = in_turn(work, forms, (case, folder, os.cpu_count() or 1), rounds, console)
     rows = [_row(form, engine, outputs, answers) for form in outputs[EAGER] for engine in forms]
@@ -131,6 +134,15 @@ def measured(case: Case, engines: Sequence[str], rounds: int, cache: Path, conso
     return CaseReport(
         head=head, method=case.method, side=case.side, facts=facts, rounds=rounds, rows=tuple(rows), missing=missing
     )
+
+
+def _unusable(engine: str) -> str:
+    """Why this machine cannot run it; empty when it can."""
+    try:
+        open_runtime(engine, 1)
+    except RtDenoiseError as error:
+        return str(error)
+    return ""
 
 
 def _row(

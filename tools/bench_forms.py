@@ -23,6 +23,8 @@ from rtdenoise.engine.stepped import SteppedEngine, graph_shapes
 CALIBRATED = 128
 """Side of the frames that int8 is calibrated on, px. Engineering choice: fast, and large enough for every network."""
 N_SAMPLES = 3
+COMPARED = 64
+"""Side of the frames that a step is compared with one pass of PyTorch on, px: a pass over a hundred large ones takes 16 GB."""
 PACKAGE = Path(rtdenoise.__file__).parent
 NETWORKS = ("methods", "nn", "export/to_onnx.py")
 QUANTISING = ("export/quantize.py",)
@@ -127,7 +129,7 @@ def deployed_stages(folder: Path) -> StageFacts | None:
 
 def _fingerprint(sources: Sequence[str]) -> str:
     files = [f for s in sources for f in ([PACKAGE / s] if s.endswith(".py") else sorted((PACKAGE / s).rglob("*.py")))]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()[:8]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in (*files, Path(__file__)))).hexdigest()[:8]
 
 
 def _int8(folder: Path, name: str) -> Path:
@@ -186,18 +188,18 @@ def _export(case: Case, folder: Path) -> None:
 
 
 def _probes(case: Case, folder: Path) -> None:
-    """Here, not where they are needed: making them loads torch, and one pass of PyTorch over a step's window takes much memory."""
+    """Here, not where they are needed: making them loads torch."""
     import torch
 
     from rtdenoise.export.parity import probe_frames
 
     if (step := deployed_step(folder)) is not None:
-        frames, after = probe_frames(step.size, case.shape), -(step.phase + step.size) % len(step.emits)
-        np.save(probe(folder, "step", case.side), frames)
+        frames, after = probe_frames(step.size, (COMPARED, COMPARED)), -(step.phase + step.size) % len(step.emits)
+        np.save(probe(folder, "step", COMPARED), frames)
         padded = np.pad(frames, ((0, 0), (step.phase, after), (0, 0), (0, 0)))
         with torch.inference_mode():
             whole = network_of(case)(torch.from_numpy(padded)).numpy()
-        np.save(probe(folder, "wanted", case.side), whole[0, step.phase + step.emits[0] :][: len(step.emits)])
+        np.save(probe(folder, "wanted", COMPARED), whole[0, step.phase + step.emits[0] :][: len(step.emits)])
     np.save(probe(folder, "window", case.side), probe_frames(_maps(folder)["window"][0], case.shape))
 
 

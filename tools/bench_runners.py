@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from bench_fast import Stream
 from bench_forms import (
+    COMPARED,
     Case,
     deployed_stages,
     deployed_step,
@@ -25,6 +26,7 @@ from bench_forms import (
 from benching import EAGER, TorchGraph, serve
 
 from rtdenoise import machine
+from rtdenoise.bundle import StepFacts
 from rtdenoise.engine.backends import open_runtime
 from rtdenoise.engine.base import EngineInfo
 from rtdenoise.engine.graph import Array, Graph
@@ -64,11 +66,11 @@ class Opened:
         else:
             self._runtime = open_runtime(engine, threads)
 
-    def graph(self, role: str) -> Graph:
-        """Compiled for the case's size."""
+    def graph(self, role: str, shape: tuple[int, int] | None = None) -> Graph:
+        """Compiled for the case's size, or another."""
         if self.eager:
             return self._torch
-        shapes = shapes_of(self.folder, role, self.shape)
+        shapes = shapes_of(self.folder, role, shape or self.shape)
         return self._runtime.compile(graph_path(self.folder, role, self._engine), shapes)
 
     def probe(self) -> Array:
@@ -161,17 +163,15 @@ class StepRunner:
     def __init__(self, opened: Opened) -> None:
         self._block, self._block_frames = WindowRunner(opened), opened.probe().shape[1]
         self._engine = None
+        block = self._block.outputs["window"]
         if opened.eager:
-            self.outputs = {
-                "step": np.load(probe(opened.folder, "wanted", opened.shape[0])),
-                "block": self._block.outputs["window"],
-            }
+            self.outputs = {"step": np.load(probe(opened.folder, "wanted", COMPARED)), "block": block}
             return
         facts = deployed_step(opened.folder)
         assert facts is not None
         self._engine = SteppedEngine(opened.graph("step"), facts, opened.shape, NOWHERE)
-        self._window, self._first = np.load(probe(opened.folder, "step", opened.shape[0]))[0], 0
-        self.outputs = {"step": self._step().copy(), "block": self._block.outputs["window"]}
+        self._window, self._first = np.resize(opened.probe()[0], (facts.size, *opened.shape)), 0
+        self.outputs = {"step": _first_step(opened, facts), "block": block}
 
     def _step(self) -> Array:
         """Windows that follow each other: only the first runs through all its frames."""
@@ -187,6 +187,14 @@ class StepRunner:
         if self._engine is None:
             return {"step": block, "block": block}
         return {"step": timed(self._step) / self._engine.window.hop, "block": block}
+
+
+def _first_step(opened: Opened, facts: StepFacts) -> Array:
+    """What comes out of the window that was compared with PyTorch."""
+    frames = np.load(probe(opened.folder, "step", COMPARED))[0]
+    shape = (COMPARED, COMPARED)
+    engine = SteppedEngine(opened.graph("step", shape), facts, shape, NOWHERE)
+    return engine.run(frames, 0, facts.emits[0], len(facts.emits)).copy()
 
 
 def runner(engine: str, case: Case, folder: Path, threads: int) -> Runner:
