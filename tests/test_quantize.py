@@ -14,15 +14,14 @@ import pytest
 from rtdenoise import bundle as bundles
 from rtdenoise.bundle import Bundle
 from rtdenoise.errors import EngineError, MissingExtraError
-from rtdenoise.export import BundleFacts, Target, export_bundle
 from rtdenoise.export.clips import Clip, Clips, clips_of
 from rtdenoise.export.edges import Layer, first_and_last
+from rtdenoise.export.fidelity import Outputs, reference
 from rtdenoise.export.prove import extended
 from rtdenoise.export.quantize import to_int8, to_qdq
 from rtdenoise.export.report import Report
 from rtdenoise.export.target import find
 from rtdenoise.export.variants import samples_of
-from rtdenoise.methods import base
 from rtdenoise.normalize import Normalization
 
 pytest.importorskip("nncf", reason="nncf is not installed: pip install 'rtdenoise[quantize]'")
@@ -32,7 +31,7 @@ NEVER_CALIBRATED = {(72, 104), (49, 69)}
 
 def smaller(clip: Clip) -> Clip:
     assert clip.clean is not None
-    return replace(clip, counts=clip.counts[:30, :72, :104].copy(), clean=clip.clean[:30, :72, :104].copy())
+    return replace(clip, counts=clip.counts[:24, :72, :104].copy(), clean=clip.clean[:24, :72, :104].copy())
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +40,18 @@ def clips() -> Clips:
     return Clips(made.calibration, tuple(smaller(clip) for clip in made.judged))
 
 
+@pytest.fixture(scope="module")
+def wanted(clips: Clips) -> Outputs:
+    return reference(bundles.read(bundles.DEMO), clips.judged, threads=1)
+
+
 @pytest.fixture(scope="module", params=["cpu-int8", "gpu-int8"])
 def made(
-    request: pytest.FixtureRequest, clips: Clips, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, clips: Clips, wanted: Outputs, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Bundle, Report]:
     folder = tmp_path_factory.mktemp(request.param) / "bundle"
-    return extended(bundles.read(bundles.DEMO), find(request.param), folder, clips=clips, threads=1)
+    demo = bundles.read(bundles.DEMO)
+    return extended(demo, find(request.param), folder, clips=clips, wanted=wanted, threads=1)
 
 
 def test_int8_of_a_shipped_model_is_within_tolerance_at_sizes_it_was_not_calibrated_at(
@@ -84,10 +89,7 @@ def test_graphs_with_quantise_nodes_build_as_tensorrt_rtx_plans(made: tuple[Bund
 
 
 def test_a_network_that_carries_states_is_quantised_with_states_of_its_own_stream(tmp_path: Path) -> None:
-    method = base.load("deepcadrt")
-    facts = BundleFacts("carrying", Normalization(0.0, 1.0))
-    network = method.network(width=4, frames=16).eval()
-    bundle, _ = export_bundle(method, network, tmp_path / "bundle", facts, Target(shape=(24, 32)))
+    bundle = bundles.read("deepcad-calcium")
     assert bundle.manifest.step is not None
     counts = np.random.default_rng(0).poisson(40, (30, 24, 32)).astype(np.uint16)
     samples = samples_of(bundle, [Clip("noise", counts, Normalization(40.0, 6.0))], threads=1)

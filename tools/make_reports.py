@@ -1,6 +1,6 @@
 """Judge every shipped bundle for every target and write `export/reports/<bundle>-<target>.json`; then the tables of export/README.md.
 
-    python tools/make_reports.py [bundle ...] [--target NAME ...] [--threads 1]
+    python tools/make_reports.py [bundle ...] [--target NAME ...] [--missing] [--threads 1]
 
 About one to five minutes per bundle on two cores. What is refused is written, too. Measures no speed.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import report_table
@@ -34,32 +35,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundles", nargs="*", default=catalogue.registered()["bundles"])
     parser.add_argument("--target", nargs="*", default=report_table.names())
+    parser.add_argument("--missing", action="store_true", help="leave those alone that have a report")
     parser.add_argument("--threads", type=int, default=0)
     asked = parser.parse_args()
     for name in asked.bundles:
-        for report in judged(name, asked.target, asked.threads):
-            file = report_table.REPORTS / f"{name}-{report.target.name}.json"
-            file.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        wanted = [target for target in asked.target if not (asked.missing and report_file(name, target).is_file())]
+        for report in judged(name, wanted, asked.threads) if wanted else ():
+            file = report_file(name, report.target.name)
+            file.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8", newline="\n")
             print(file.name, report.refused or "within tolerance", flush=True)
     report_table.write()
 
 
-def judged(name: str, wanted_targets: list[str], threads: int) -> list[Report]:
+def report_file(bundle: str, target: str) -> Path:
+    return report_table.REPORTS / f"{bundle}-{target}.json"
+
+
+def judged(name: str, wanted_targets: list[str], threads: int) -> Iterator[Report]:
     base = bundles.read(name)
     clips = clips_of(base)
     wanted = reference(base, clips.judged, threads)
-    reports = []
     for target in (targets.find(t).model_copy(update={"shape": SHAPE}) for t in wanted_targets):
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             gaps = shipped_gaps(name, target) if target.precision == "fp32" else []
             try:
-                reports.append(
-                    extended(base, target, Path(folder), gaps=gaps, clips=clips, wanted=wanted, threads=threads)[1]
-                )
+                _, report = extended(base, target, Path(folder), gaps=gaps, clips=clips, wanted=wanted, threads=threads)
             except EngineError as error:
-                report = stamped(Report(bundle=name, target=target))
-                reports.append(report.model_copy(update={"refused": str(error)}))
-    return reports
+                report = stamped(Report(bundle=name, target=target)).model_copy(update={"refused": str(error)})
+        yield report
 
 
 def shipped_gaps(name: str, target: Target) -> list[Gap]:

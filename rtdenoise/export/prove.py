@@ -66,16 +66,17 @@ def extended(
 def _quantized(
     base: Bundle, target: Target, folder: Path, clips: Clips, wanted: Outputs | None, threads: int
 ) -> tuple[Bundle, Report]:
-    """The first way to quantise that is within tolerance, or the last."""
-    samples = samples_of(base, clips.calibration, threads)
-    for how in TRIED[target.graphs]:
+    """The first way to quantise that is within tolerance, or the one that is truest to bright pixels."""
+    samples, tried = samples_of(base, clips.calibration, threads), []
+    for i, how in enumerate(TRIED[target.graphs]):
         made = quantized(base, target.graphs, samples, how)
-        bundle = with_form(base, target.graphs, made, folder)
+        bundle = with_form(base, target.graphs, made, folder / str(i))
         fidelity = _judged(bundle, target, clips, wanted, threads)
         report = Report(bundle=base.name, target=target, how=str(how), fidelity=fidelity, bytes=_sizes(bundle, made))
-        if not (report := stamped(report)).refused:
-            break
-    return bundle, report
+        tried.append((bundle, stamped(report)))
+        if not tried[-1][1].refused:
+            return tried[-1]
+    return min(tried, key=lambda one: max(found.bright_percent for found in one[1].fidelity))
 
 
 def _half(base: Bundle, target: Target) -> tuple[Made, list[Gap]]:
