@@ -88,7 +88,7 @@ def network_of(frames: int) -> Any:
     import torch
 
     from rtdenoise import bundle as bundles
-    from rtdenoise.export.pack import load_network
+    from rtdenoise.export.weights import load_network
     from rtdenoise.methods.fast import FastNetwork
 
     demo = bundles.read(bundles.DEMO)
