@@ -14,8 +14,7 @@ from rtdenoise.engine.staged import encode_shape, fuse_shape
 from rtdenoise.engine.stepped import graph_shapes as step_shapes
 from rtdenoise.engine.trt_build import build_plan
 from rtdenoise.errors import EngineError, MissingExtraError
-from rtdenoise.export import BundleFacts, export_bundle, load_network
-from rtdenoise.export import parity
+from rtdenoise.export import BundleFacts, export_bundle, load_network, parity
 from rtdenoise.export import target as targets
 from rtdenoise.export.parity import probe_frames
 from rtdenoise.export.variants import HALVES, files_of, graphs_of, with_form
