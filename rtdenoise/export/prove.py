@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rtdenoise.bundle import Bundle
 from rtdenoise.engine.backends import BACKENDS
+from rtdenoise.errors import EngineError
 from rtdenoise.export import parity
 from rtdenoise.export.clips import Clips, can_make, clips_of
 from rtdenoise.export.fidelity import Fidelity, Outputs, judge, reference
@@ -69,7 +70,12 @@ def _quantized(
     """The first way to quantise that is within tolerance, or the one that is truest to bright pixels."""
     samples, tried = samples_of(base, clips.calibration, threads), []
     for i, how in enumerate(TRIED[target.graphs]):
-        made = quantized(base, target.graphs, samples, how)
+        try:
+            made = quantized(base, target.graphs, samples, how)
+        except EngineError:  # a short network has no more layers to spare
+            if not tried:
+                raise
+            break
         bundle = with_form(base, target.graphs, made, folder / str(i))
         fidelity = _judged(bundle, target, clips, wanted, threads)
         report = Report(bundle=base.name, target=target, how=str(how), fidelity=fidelity, bytes=_sizes(bundle, made))

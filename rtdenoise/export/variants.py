@@ -14,7 +14,7 @@ import torch
 from rtdenoise import bundle as bundles
 from rtdenoise.bundle import Bundle, GraphKind
 from rtdenoise.engine.ort import OrtRuntime
-from rtdenoise.errors import MissingExtraError
+from rtdenoise.errors import EngineError, MissingExtraError
 from rtdenoise.export.clips import Clip
 from rtdenoise.export.quantize import Quantizing, Sample, to_int8, to_qdq
 from rtdenoise.export.reference import Kept, Recorder
@@ -76,6 +76,9 @@ def quantized(
         else:
             text, weights = to_int8(graph, samples[role], how)
             made[role] = {f"{stem}.xml": text, f"{stem}.bin": weights}
+    nodes = b"QuantizeLinear" if kind == "qdq" else b"FakeQuantize"
+    if not any(nodes in next(iter(files.values())) for files in made.values()):
+        raise EngineError(f"{bundle.name}: {how or Quantizing()}: nothing is left to quantise; keep fewer in float")
     return made
 
 
