@@ -68,7 +68,8 @@ def _quantized(
     base: Bundle, target: Target, folder: Path, clips: Clips, wanted: Outputs | None, threads: int
 ) -> tuple[Bundle, Report]:
     """The first way to quantise that is within tolerance, or the one that is truest to bright pixels."""
-    samples, tried = samples_of(base, clips.calibration, threads), []
+    samples = samples_of(base, clips.calibration, threads)
+    tried: list[tuple[Bundle, Report]] = []
     for i, how in enumerate(TRIED[target.graphs]):
         try:
             made = quantized(base, target.graphs, samples, how)
