@@ -112,6 +112,9 @@ def test_what_stays_in_float_stands_first_and_last() -> None:
         layers[after].before.append(one)
     assert first_and_last(layers, ["in"], "out", 1, 2) == ["conv_1", "conv_3", "conv_4"]
     assert first_and_last(layers, ["in"], "out", 2, 1) == ["conv_1", "conv_2", "conv_4"]
+    layers["in"].after.append("conv_3")  # a short cut
+    layers["conv_3"].before.append("in")
+    assert first_and_last(layers, ["in"], "out", 1, 1) == ["conv_1", "conv_4"]
 
 
 def test_without_nncf_the_extra_that_brings_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from rtdenoise.export import parity
 from rtdenoise.export.clips import Clips, can_make, clips_of
 from rtdenoise.export.fidelity import Fidelity, Outputs, judge, reference
 from rtdenoise.export.parity import Gap
-from rtdenoise.export.quantize import TRIED
+from rtdenoise.export.quantize import TRIED, Sample
 from rtdenoise.export.report import Report, stamped
 from rtdenoise.export.target import Target
 from rtdenoise.export.variants import (
@@ -68,11 +68,13 @@ def _quantized(
     base: Bundle, target: Target, folder: Path, clips: Clips, wanted: Outputs | None, threads: int
 ) -> tuple[Bundle, Report]:
     """The first way to quantise that is within tolerance, or the one that is truest to bright pixels."""
-    samples = samples_of(base, clips.calibration, threads)
+    samples: dict[float, dict[str, list[Sample]]] = {}
     tried: list[tuple[Bundle, Report]] = []
     for i, how in enumerate(TRIED[target.graphs]):
+        if how.headroom not in samples:
+            samples[how.headroom] = samples_of(base, clips.calibration, threads, how.headroom)
         try:
-            made = quantized(base, target.graphs, samples, how)
+            made = quantized(base, target.graphs, samples[how.headroom], how)
         except EngineError:  # a short network has no more layers to spare
             if not tried:
                 raise

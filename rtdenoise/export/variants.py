@@ -30,10 +30,8 @@ HALVES: dict[GraphKind, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfl
 """Forms that are made of the network itself."""
 SAMPLES = 6
 """Inputs of a graph that are kept per clip to calibrate on, up to twice as many. Engineering choice."""
-HEADROOM, BRIGHTER_EVERY = 1.5, 3
-"""Every third input is shown once more with 1.5 times its contrast: cells brighter than those of the clips must not be cut.
-Without it int8 took 10 % from the brightest pixels of a movie brighter than the clips (UMVD). Engineering choice.
-"""
+BRIGHTER_EVERY = 3
+"""Every third input is shown once more with more contrast. Engineering choice."""
 PEAK_SAMPLES = 2
 """Inputs per graph that the largest activation is looked for in. Engineering choice."""
 
@@ -91,17 +89,20 @@ def with_form(bundle: Bundle, kind: GraphKind, made: Made, out: Path) -> Bundle:
     return bundles.write(out, bundle.manifest.model_copy(update={"variants": variants}), files)
 
 
-def samples_of(bundle: Bundle, clips: Sequence[Clip], threads: int = 0) -> dict[str, list[Sample]]:
-    """What every graph is given while the FP32 graphs denoise the clips, by role; some of it with more contrast."""
+def samples_of(
+    bundle: Bundle, clips: Sequence[Clip], threads: int = 0, headroom: float = 1.0
+) -> dict[str, list[Sample]]:
+    """What every graph is given while the FP32 graphs denoise the clips, by role; some of it with `headroom` times the contrast."""
     found = _given(bundle, clips, threads)
-    for role, more in _given(bundle, [_brighter(clip) for clip in clips], threads).items():
-        found[role] += more[::BRIGHTER_EVERY]
+    if headroom > 1:
+        for role, more in _given(bundle, [_brighter(clip, headroom) for clip in clips], threads).items():
+            found[role] += more[::BRIGHTER_EVERY]
     return found
 
 
-def _brighter(clip: Clip) -> Clip:
+def _brighter(clip: Clip, times: float) -> Clip:
     usual = clip.normalization
-    return replace(clip, normalization=Normalization(usual.offset, usual.scale / HEADROOM))
+    return replace(clip, normalization=Normalization(usual.offset, usual.scale / times))
 
 
 def _given(bundle: Bundle, clips: Sequence[Clip], threads: int) -> dict[str, list[Sample]]:
