@@ -67,12 +67,34 @@ def _fastest(
 def _for_targets(name: str, target: str | None, output: Path | None, movies: tuple[Path, ...]) -> None:
     from rtdenoise.export.pack import run_export
     from rtdenoise.export.target import PORTABLE
-    from rtdenoise.live import show_parity
 
     for wanted in [target] if target else list(PORTABLE):
         folder = output or Path(f"{Path(name).name}-{Path(wanted).stem}")
         folder = folder if target or output is None else folder / wanted
-        show_parity(out, run_export(name, wanted, folder, movies), folder)
+        show_report(out, run_export(name, wanted, folder, movies), folder)
+
+
+def show_report(console: Console, report: Any, folder: Path) -> None:
+    """How far exported graphs are from PyTorch, on probe frames and on clips. (Any: the report's type needs torch to be imported.)"""
+    if report.gaps:
+        table = Table("graphs", "Y x X", "max error", "mean error", "bright p99", "PSNR dB", title=report.target.name)
+        for gap in report.gaps:
+            size = f"{gap.shape[0]} x {gap.shape[1]}"
+            errors = (f"{error:.1e}" for error in (gap.worst, gap.mean, gap.bright))
+            table.add_row(gap.form, size, *errors, f"{gap.psnr_db:.1f}")
+        console.print(table)
+        console.print("on noise with bright cells; errors in sd of PyTorch FP32's output", highlight=False)
+    if report.fidelity:
+        columns = ("engine", "graphs", "PSNR loss dB", "bright p99 %", "trace r", "max error")
+        table = Table(*columns, title=f"{report.target.name}, on clips")
+        for found in report.fidelity:
+            row = (found.engine, found.graphs, *_lost(found), f"{found.worst:.2g}")
+            table.add_row(*row)
+        console.print(table)
+        console.print(
+            "losses against PyTorch FP32, the worst of the clips; max error in sd of its output", highlight=False
+        )
+    console.print(f"{report.bundle} -> {folder}, report beside it", highlight=False, soft_wrap=True)
 
 
 def show_candidates(console: Console, report: Any) -> None:
@@ -109,14 +131,15 @@ def _untried(report: Any) -> dict[str, list[str]]:
 def _cells(row: Any) -> list[str]:
     speed, found = row.trial, row.fidelity
     measured = ["", "", ""] if speed is None else [str(speed.hop), f"{speed.ms_p50:.1f}", f"{speed.ms_p99:.1f}"]
-    lost = ["", "", ""] if found is None else [_loss(found), f"{found.bright_percent:.2f}", f"{found.trace_r:.4f}"]
+    lost = ["", "", ""] if found is None else _lost(found)
     held = "" if speed is None or speed.memory_mb is None else f"{speed.memory_mb:.0f}"
     keeps_up = "" if speed is None else "yes" if speed.real_time else "no"
     return [*measured, *lost, held, keeps_up]
 
 
-def _loss(found: Any) -> str:
-    return "unknown" if found.loss_db is None else f"{found.loss_db:+.3f}"
+def _lost(found: Any) -> list[str]:
+    loss = "unknown" if found.loss_db is None else f"{found.loss_db:+.3f}"
+    return [loss, f"{found.bright_percent:.2f}", f"{found.trace_r:.4f}"]
 
 
 def _shape(text: str) -> tuple[int, int]:

@@ -131,19 +131,6 @@ def show(console: Console, summary: Summary) -> None:
     )
 
 
-def show_parity(console: Console, report: Any, folder: Path) -> None:
-    """How far exported graphs are from PyTorch, as a table. (Any: the report's type needs torch to be imported.)"""
-    table = Table("graphs", "Y x X", "max error", "mean error", "bright p99", "PSNR dB", title=report.target.name)
-    for gap in report.gaps:
-        size = f"{gap.shape[0]} x {gap.shape[1]}"
-        errors = (f"{error:.1e}" for error in (gap.worst, gap.mean, gap.bright))
-        table.add_row(gap.form, size, *errors, f"{gap.psnr_db:.1f}")
-    console.print(table)
-    console.print(
-        f"errors in sd of PyTorch FP32's output; {report.bundle} -> {folder}, report beside it", highlight=False
-    )
-
-
 @contextmanager
 def bar(console: Console, label: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar with the time left; gives `progress(done, total)`."""

@@ -12,6 +12,7 @@ from torch import nn
 from rtdenoise.bundle import Bundle, GraphKind
 from rtdenoise.engine.graph import Array, Graph, Runtime
 from rtdenoise.engine.ort import OrtRuntime
+from rtdenoise.engine.ov import OpenVinoRuntime
 
 
 class TorchRuntime:
@@ -40,12 +41,17 @@ class _TorchGraph:
 
 
 class OtherKind:
-    """ONNX Runtime on another form of the bundle's graphs, as half precision that a GPU is meant to run."""
+    """Another form of the bundle's graphs on the CPU, as half precision that a GPU is meant to run: with ONNX Runtime, and
+    bfloat16, which that does not have, with OpenVINO.
+    """
 
-    backend, device = "onnxruntime-cpu", "CPU"
+    device = "CPU"
 
     def __init__(self, bundle: Bundle, kind: GraphKind, threads: int) -> None:
-        self._bundle, self._runtime = bundle, OrtRuntime(threads or os.cpu_count() or 1)
+        threads = threads or os.cpu_count() or 1
+        self._bundle = bundle
+        self._runtime: Runtime = OpenVinoRuntime(threads, "bf16") if kind == "bf16" else OrtRuntime(threads)
+        self.backend = self._runtime.backend
         self.precision: str = kind
         self.threads = self._runtime.threads
 

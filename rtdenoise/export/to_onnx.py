@@ -19,6 +19,8 @@ from rtdenoise.bundle import StepFacts
 from rtdenoise.errors import EngineError
 
 OPSET = 20
+OPSET_BF16 = 22
+"""The first whose convolutions may be bfloat16."""
 SIDE = 16384
 TRACED = (40, 48)
 """Size the graph is traced at; parity checks others, because a frozen size shows only there (engines sheet 1)."""
@@ -96,7 +98,7 @@ def _exported(
             module.eval(),
             inputs,
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=OPSET_BF16 if _is_bf16(module) else OPSET,
             input_names=names,
             output_names=outputs,
             dynamic_shapes=shapes,
@@ -114,6 +116,10 @@ def _exported(
         del node.metadata_props[:]
         node.doc_string = ""
     return bytes(model.SerializeToString())
+
+
+def _is_bf16(module: nn.Module) -> bool:
+    return any(weight.dtype == torch.bfloat16 for weight in module.parameters())
 
 
 @contextlib.contextmanager
