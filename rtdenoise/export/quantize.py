@@ -46,8 +46,8 @@ class Quantizing:
 
 
 TRIED: dict[str, tuple[Quantizing, ...]] = {
-    "int8": (Quantizing(), Quantizing(ranges="mean"), Quantizing(headroom=2.5), Quantizing(2, 4, headroom=2.3)),
-    "qdq": (Quantizing(), Quantizing(2, 3), Quantizing(2, 4, headroom=2.3)),
+    "int8": (Quantizing(), Quantizing(ranges="mean"), Quantizing(headroom=2.5), Quantizing(3, 4, headroom=2.2)),
+    "qdq": (Quantizing(), Quantizing(2, 3), Quantizing(3, 4, headroom=2.2)),
 }
 """In turn, until a bundle is within its target's tolerances. UMVD needs the widest ranges (with means it lost 70 % of the
 brightest pixels of one clip), DeepVID v2 the means (0.05 dB lost instead of 0.4).
