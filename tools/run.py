@@ -70,7 +70,7 @@ def check(options: Sequence[str]) -> int:
         [PYTHON, "-m", "ruff", "format", "--check"],
         [PYTHON, "-m", "mypy"],
         [str(BIN / f"lint-imports{EXE}")],
-        [PYTHON, "-m", "pytest", "-n", "auto", "--dist", "loadfile", *options],
+        [PYTHON, "-m", "pytest", "-n", "auto", "--dist", "loadfile", "-m", "not soak", *options],
     )
     for command in commands:
         name = " ".join(command[2:] if command[1:2] == ["-m"] else [Path(command[0]).stem])
