@@ -172,9 +172,10 @@ class StepRunner:
         self._engine = SteppedEngine(opened.graph("step"), facts, opened.shape, NOWHERE)
         self._window, self._first = np.resize(opened.probe()[0], (facts.size, *opened.shape)), 0
         self.outputs = {"step": _first_step(opened, facts), "block": block}
+        self._step()  # the first runs through the whole window
 
     def _step(self) -> Array:
-        """Windows that follow each other: only the first runs through all its frames."""
+        """Windows that follow each other."""
         assert self._engine is not None
         window = self._engine.window
         out = self._engine.run(self._window, self._first, self._first + window.emits[0], window.hop)
