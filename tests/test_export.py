@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 from rtdenoise import bundle as bundles
 from rtdenoise.bundle import Bundle, GraphKind
@@ -18,6 +19,7 @@ from rtdenoise.errors import BundleError, ConfigError, EngineError
 from rtdenoise.export import BundleFacts, Target, export_bundle, load_network, run_export
 from rtdenoise.export.report import Report
 from rtdenoise.export.target import FOLDERS, Tolerances, find
+from rtdenoise.export.to_onnx import OPSET_BF16, HalfInside, to_onnx
 from rtdenoise.methods import base
 from rtdenoise.normalize import Normalization
 from tests import golden_rule
@@ -172,3 +174,22 @@ def test_the_demo_bundle_is_whole_and_still_the_network_it_claims() -> None:
     with torch.no_grad():
         wanted = network(torch.from_numpy(frames)).numpy()
     np.testing.assert_allclose(run_graph(demo, "window", frames=frames), wanted, atol=1e-4)
+
+
+class KernelInBuffer(nn.Module):
+    """A convolution whose kernel is no parameter, as folded networks have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kernel", torch.ones(1, 3, 3, 3))
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(frames, self.kernel, padding=1)
+
+
+def test_bfloat16_is_exported_in_an_opset_that_has_it_wherever_the_weights_are() -> None:
+    graph = onnx.load_model_from_string(
+        to_onnx(HalfInside(KernelInBuffer(), torch.bfloat16), {"frames": 3}, "denoised")
+    )
+    assert graph.opset_import[0].version == OPSET_BF16
+    assert any(stored.data_type == onnx.TensorProto.BFLOAT16 for stored in graph.graph.initializer)

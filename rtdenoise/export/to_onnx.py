@@ -8,6 +8,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import onnx
@@ -109,7 +110,7 @@ def _exported(
         model: onnx.ModelProto = onnxslim.slim(program.model_proto)
     try:
         onnx.checker.check_model(model, full_check=True)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise EngineError(f"the exported graph of {type(module).__name__} is not valid ONNX: {error}") from None
     model.doc_string = ""
     for node in model.graph.node:  # stack traces of the machine it was exported on
@@ -119,7 +120,7 @@ def _exported(
 
 
 def _is_bf16(module: nn.Module) -> bool:
-    return any(weight.dtype == torch.bfloat16 for weight in module.parameters())
+    return any(tensor.dtype == torch.bfloat16 for tensor in chain(module.parameters(), module.buffers()))
 
 
 @contextlib.contextmanager
