@@ -14,7 +14,8 @@ from rtdenoise.engine.backends import BACKENDS, Backend
 from rtdenoise.engine.graph import Runtime
 from rtdenoise.engine.load import EngineChoice, EngineFactory
 from rtdenoise.errors import EngineError
-from rtdenoise.export.auto import LIMITS, AutoReport
+from rtdenoise.export.auto import AutoReport
+from rtdenoise.export.target import LIMITS
 from rtdenoise.trial import Question, trial
 
 MODEL = "sn2n-calcium"

@@ -239,19 +239,26 @@ def _narrow(method: str) -> dict[str, Fact]:
     return dict(base.load(method).narrow)
 
 
+def arguments(
+    description: str | None, methods: Sequence[str], engines: Sequence[str], report: Path
+) -> argparse.Namespace:
+    """What a benchmark of the published networks can be asked."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", default=methods, choices=registry.names(registry.METHODS))
+    parser.add_argument("--sizes", type=int, nargs="+", help="sides of square frames, px, instead of the usual ones")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--engines", nargs="+", default=engines, choices=engines)
+    parser.add_argument("--narrow", action="store_true", help="each method's small network: a quick look")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder that keeps the exported graphs")
+    parser.add_argument("--json", type=Path, default=report)
+    return parser.parse_args()
+
+
 def main() -> None:
     known = registry.names(registry.METHODS)
     first = list(dict.fromkeys(goal.method for goal in GOALS))
     order = [*first, *(name for name in known if name not in first)]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", default=order, choices=known)
-    parser.add_argument("--sizes", type=int, nargs="+", help="sides of square frames, px, instead of the usual ones")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--engines", nargs="+", default=ENGINES, choices=ENGINES)
-    parser.add_argument("--narrow", action="store_true", help="each method's small network: a quick look")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="folder that keeps the exported graphs")
-    parser.add_argument("--json", type=Path, default=REPORT)
-    args = parser.parse_args()
+    args = arguments(__doc__, order, ENGINES, REPORT)
     console = Console(width=150)
     report = Report(**json.loads(args.json.read_text(encoding="utf-8"))) if args.json.exists() else Report()
     for case in cases_of(args.methods, args.sizes, narrow=args.narrow):

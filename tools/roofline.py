@@ -9,7 +9,6 @@ lower bound. Where neither peak is near, the limit is the kind of layer that tak
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections import defaultdict
@@ -20,7 +19,7 @@ from pathlib import Path
 import graph_cost
 import numpy as np
 import peaks
-from bench_engines import CACHE, CPU_PACKAGES, cases_of
+from bench_engines import CPU_PACKAGES, arguments, cases_of
 from bench_forms import Case, graph_path, prepare, roles, shapes_of, why_not
 from benching import Head, in_turn, save, serve
 from graph_cost import Layer
@@ -236,16 +235,7 @@ def show(console: Console, rows: Iterable[Row]) -> None:
 
 
 def main() -> None:
-    known = registry.names(registry.METHODS)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", default=known, choices=known)
-    parser.add_argument("--sizes", type=int, nargs="+", help="sides of square frames, px, instead of the usual ones")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--engines", nargs="+", default=ENGINES, choices=ENGINES)
-    parser.add_argument("--narrow", action="store_true", help="each method's small network: a quick look")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="folder that keeps the exported graphs")
-    parser.add_argument("--json", type=Path, default=REPORT)
-    args = parser.parse_args()
+    args = arguments(__doc__, registry.names(registry.METHODS), ENGINES, REPORT)
     console, head, rows, missing = Console(width=170), Head(versions=machine.versions(CPU_PACKAGES)), [], {}
     peak = peaks.peaks(console)
     console.print({name: round(value) for name, value in peak.items()})

@@ -24,17 +24,8 @@ from rtdenoise.export import fidelity
 from rtdenoise.export.clips import Clips, clips_of
 from rtdenoise.export.fidelity import Fidelity, Outputs
 from rtdenoise.export.prove import extended
-from rtdenoise.export.target import PORTABLE, Target, Tolerances
+from rtdenoise.export.target import LIMITS, Target
 from rtdenoise.trial import Question, Trial, trial
-
-HALF = PORTABLE["portable-fp16"].tolerance
-LIMITS: dict[str, Tolerances] = {
-    "fp32": PORTABLE["portable-fp32"].tolerance,
-    "fp16": HALF,
-    "bf16": HALF,
-    "int8": HALF.model_copy(update={"psnr_db": 45.0, "loss_db": 0.1, "trace_r": 0.995}),
-}
-"""By precision, as the targets of `export/targets` have them."""
 
 
 class Wish(Settings):
