@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from rtdenoise import __version__, exporting
+from rtdenoise import __version__, exporting, running
 from rtdenoise.errors import MissingExtraError, RtDenoiseError
 from rtdenoise.evaluate import verbs
+from rtdenoise.options import DEMO, Backend, Hop, JsonPath, Latency, Model, Norm, Threads, engine_settings
 
 app = typer.Typer(
     name="rtdenoise",
@@ -23,17 +24,6 @@ app = typer.Typer(
 )
 out = Console()
 err = Console(stderr=True)
-
-Model = Annotated[str, typer.Option("--model", "-m", help="Bundle name or folder, or an untrained filter.")]
-Backend = Annotated[str, typer.Option("--engine", "-e", help="auto, openvino-bf16, openvino-fp32 or onnxruntime-cpu.")]
-Latency = Annotated[
-    str, typer.Option(help="full: best quality, waits for later frames. causal: for none. Or for how many.")
-]
-Hop = Annotated[int | None, typer.Option(help="New frames per network run; default: the smallest that keeps up.")]
-Threads = Annotated[int, typer.Option(help="Threads of the engine; 0: all cores.")]
-Norm = Annotated[str, typer.Option("--normalization", help="calibrate: on the first frames. bundle: as in training.")]
-JsonPath = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
-DEMO = "fast-simulated"
 
 
 def main() -> None:
@@ -65,36 +55,7 @@ def demo(
     demonstration.run(out, seconds=seconds, camera=camera, display=display, port=port, png=png)
 
 
-@app.command()
-def run(
-    source: Annotated[str, typer.Option("--source", "-s", help="micromanager, replay or synthetic.")] = "micromanager",
-    path: Annotated[str | None, typer.Option(help="Movie to replay.")] = None,
-    fps: Annotated[str | None, typer.Option(help="Frames per second (replay: also 'file' or 'max').")] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames per series; default: until stopped.")] = None,
-    series: Annotated[int, typer.Option(help="Series to take one after the other.")] = 1,
-    option: Annotated[list[str] | None, typer.Option("--option", "-o", help="A source setting, as key=value.")] = None,
-    model: Model = DEMO,
-    engine: Backend = "auto",
-    latency: Latency = "full",
-    hop: Hop = None,
-    threads: Threads = 0,
-    normalization: Norm = "calibrate",
-    lossless: Annotated[bool, typer.Option(help="Wait for one subscriber of the denoised stream, and for it.")] = False,
-    wait_for: Annotated[list[str] | None, typer.Option(help="raw=N or denoised=N subscribers to wait for.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Stop after so long.")] = None,
-    port: Annotated[
-        int, typer.Option(help="Denoised frames here, raw on the next port, status on the one after.")
-    ] = 5560,
-    json_path: JsonPath = None,
-) -> None:
-    """Acquire, denoise and publish, live."""
-    from rtdenoise import live
-
-    asked = live.Asked(
-        source, path, fps, frames, series, tuple(option or ()), lossless, tuple(wait_for or ()), seconds, port
-    )
-    engine_settings = _engine(model, engine, latency, hop, threads, normalization)
-    live.run(out, asked, engine_settings, json_path)
+app.command()(running.run)
 
 
 @app.command()
@@ -131,7 +92,7 @@ def denoise(
     """Denoise a file: the same result as live."""
     from rtdenoise import offline
 
-    settings = _engine(model, engine, latency, hop, threads, normalization)
+    settings = engine_settings(model, engine, latency, hop, threads, normalization)
     with _bar(f"denoising {movie.name}") as progress:
         n = offline.denoise_movie(
             movie,
@@ -227,7 +188,7 @@ def bench(
     """Frames per second and latency of every stage, on this machine."""
     from rtdenoise import bench as benchmark
 
-    settings = _engine(model, engine, latency, hop, threads, "calibrate")
+    settings = engine_settings(model, engine, latency, hop, threads, "calibrate")
     benchmark.command(out, settings, size=size, fps=fps or None, seconds=seconds, json_path=json_path)
 
 
@@ -256,14 +217,6 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
 def version() -> None:
     """Print the version."""
     print(__version__)
-
-
-def _engine(model: str, backend: str, latency: str, hop: int | None, threads: int, normalization: str) -> Any:
-    from rtdenoise import config
-    from rtdenoise.settings import EngineSettings
-
-    asked = {"model": model, "backend": backend, "latency": latency, "hop": hop}
-    return config.build(EngineSettings, asked | {"threads": threads, "normalization": normalization}, "command line")
 
 
 def _need(package: str, extra: str) -> None:

@@ -190,6 +190,8 @@ class Session:
         while message := child.hear():
             if message[0] == "error":
                 self._error = rebuilt(message[1], message[2])
+            elif message[0] == "note":
+                self._say(message[1])
         ring = self.ring
         if ring is not None and not child.process.is_alive() and ring.state in (State.OPENING, State.RUNNING):
             code = child.exitcode

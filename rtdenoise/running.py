@@ -1,0 +1,41 @@
+"""The verb `rtdenoise run`: parse and call."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from rtdenoise.options import DEMO, Backend, Hop, JsonPath, Latency, Model, Norm, Threads, engine_settings
+
+
+def run(
+    source: Annotated[str, typer.Option("--source", "-s", help="micromanager, replay or synthetic.")] = "micromanager",
+    path: Annotated[str | None, typer.Option(help="Movie to replay.")] = None,
+    fps: Annotated[str | None, typer.Option(help="Frames per second (replay: also 'file' or 'max').")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames per series; default: until stopped.")] = None,
+    series: Annotated[int, typer.Option(help="Series to take one after the other.")] = 1,
+    option: Annotated[list[str] | None, typer.Option("--option", "-o", help="A source setting, as key=value.")] = None,
+    model: Model = DEMO,
+    engine: Backend = "auto",
+    latency: Latency = "full",
+    hop: Hop = None,
+    threads: Threads = 0,
+    normalization: Norm = "calibrate",
+    lossless: Annotated[bool, typer.Option(help="Wait for one subscriber of the denoised stream, and for it.")] = False,
+    wait_for: Annotated[list[str] | None, typer.Option(help="raw=N or denoised=N subscribers to wait for.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop after so long.")] = None,
+    port: Annotated[
+        int, typer.Option(help="Denoised frames here, raw on the next port, status on the one after.")
+    ] = 5560,
+    json_path: JsonPath = None,
+) -> None:
+    """Acquire, denoise and publish, live."""
+    from rtdenoise import live
+
+    asked = live.Asked(
+        source, path, fps, frames, series, tuple(option or ()), lossless, tuple(wait_for or ()), seconds, port
+    )
+    asked_engine = engine_settings(model, engine, latency, hop, threads, normalization)
+    live.run(Console(), asked, asked_engine, json_path)
