@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,7 +21,7 @@ from rtdenoise.engine.load import factory_for
 from rtdenoise.errors import ConfigError, RtDenoiseError
 from rtdenoise.frame import StreamInfo
 from rtdenoise.session import Session
-from rtdenoise.settings import Endpoints, EngineSettings, RunSettings
+from rtdenoise.settings import Endpoints, EngineSettings, Policy, RunSettings
 from rtdenoise.shared import Slot
 from rtdenoise.summary import Summary
 
@@ -36,7 +36,7 @@ class Asked:
     frames: int | None
     series: int
     options: tuple[str, ...]
-    lossless: bool
+    policy: Policy
     wait_for: tuple[str, ...]
     seconds: float | None
     port: int
@@ -107,11 +107,18 @@ def settings_of(asked: Asked, engine: EngineSettings) -> RunSettings:
         "source": {"name": asked.source, "options": _source_options(asked), "n_series": asked.series},
         "engine": engine,
         "endpoints": Endpoints.from_port(asked.port),
-        "lossless": asked.lossless,
+        "policy": asked.policy,
         "wait_for": _wait_for(asked),
         "duration_s": asked.seconds,
     }
     return config.build(RunSettings, values, "command line")
+
+
+def policy_of(policy: str, *, lossless: bool) -> Policy:
+    """The policy that was named; `--lossless` is short for one of them. Raises ConfigError for an unknown one."""
+    if policy not in get_args(Policy):
+        raise ConfigError(f"--policy {policy}: unknown; known: {', '.join(get_args(Policy))}")
+    return "lossless" if lossless or policy == "lossless" else "latest"
 
 
 def show(console: Console, summary: Summary) -> None:
@@ -148,7 +155,7 @@ def _source_options(asked: Asked) -> dict[str, Any]:
         options["n_frames"] = asked.frames
     if asked.fps is not None:
         options |= _fps_options(asked.source, asked.fps)
-    if asked.source == "replay" and isinstance(options.get("rate"), float) and not asked.lossless:
+    if asked.source == "replay" and isinstance(options.get("rate"), float) and asked.policy == "latest":
         options.setdefault("live", True)  # a movie played at a chosen rate stands for a camera
     return options
 
@@ -163,7 +170,7 @@ def _fps_options(source: str, fps: str) -> dict[str, Any]:
 
 def _wait_for(asked: Asked) -> dict[str, Any]:
     pairs = dict(config.pair(text, "--wait-for") for text in asked.wait_for)
-    return pairs or ({"denoised": 1} if asked.lossless else {})
+    return pairs or ({"denoised": 1} if asked.policy == "lossless" else {})
 
 
 def _number(text: str) -> float:

@@ -23,19 +23,23 @@ def run(
     hop: Hop = None,
     threads: Threads = 0,
     normalization: Norm = "calibrate",
-    lossless: Annotated[bool, typer.Option(help="Wait for one subscriber of the denoised stream, and for it.")] = False,
+    policy: Annotated[
+        str, typer.Option(help="latest: never hold up the camera, skip what is too old. lossless: wait, drop nothing.")
+    ] = "latest",
+    lossless: Annotated[bool, typer.Option("--lossless", help="The same as --policy lossless.")] = False,
     wait_for: Annotated[list[str] | None, typer.Option(help="raw=N or denoised=N subscribers to wait for.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Stop after so long.")] = None,
     port: Annotated[
-        int, typer.Option(help="Denoised frames here, raw on the next port, status on the one after.")
+        int, typer.Option(help="Denoised frames here, raw on the next port, then status, then control.")
     ] = 5560,
     json_path: JsonPath = None,
 ) -> None:
     """Acquire, denoise and publish, live."""
     from rtdenoise import live
 
+    rule = live.policy_of(policy, lossless=lossless)
     asked = live.Asked(
-        source, path, fps, frames, series, tuple(option or ()), lossless, tuple(wait_for or ()), seconds, port
+        source, path, fps, frames, series, tuple(option or ()), rule, tuple(wait_for or ()), seconds, port
     )
     asked_engine = engine_settings(model, engine, latency, hop, threads, normalization)
     live.run(Console(), asked, asked_engine, json_path)

@@ -9,7 +9,9 @@ from pydantic import Field
 from rtdenoise.config import Settings
 from rtdenoise.normalize import CALIBRATION_FRAMES
 
-DENOISED_PORT, RAW_PORT, STATUS_PORT = 5560, 5561, 5562
+DENOISED_PORT, RAW_PORT, STATUS_PORT, CONTROL_PORT = 5560, 5561, 5562, 5563
+
+Policy = Literal["latest", "lossless"]
 
 
 def loopback(port: int) -> str:
@@ -38,33 +40,40 @@ class EngineSettings(Settings):
 
 
 class Endpoints(Settings):
-    """Where a run can be listened to."""
+    """Where a run can be listened to, and where it takes requests: `control` is on this machine, whatever the others are."""
 
     denoised: str = loopback(DENOISED_PORT)
     raw: str = loopback(RAW_PORT)
     status: str = loopback(STATUS_PORT)
+    control: str = loopback(CONTROL_PORT)
 
     @classmethod
     def from_port(cls, port: int) -> Endpoints:
-        """Denoised frames on `port`, raw on the next one, status on the one after."""
-        return cls(denoised=loopback(port), raw=loopback(port + 1), status=loopback(port + 2))
+        """Denoised frames on `port`, raw on the next one, then status, then control."""
+        denoised, raw, status, control = (loopback(port + i) for i in range(4))
+        return cls(denoised=denoised, raw=raw, status=status, control=control)
 
 
 class RunSettings(Settings):
     """One live run.
 
-    lossless: every stage waits for the next one, down to the subscribers (policy `stop`); otherwise the camera is never held up
-    and what is too old is dropped and counted (policy `drop_oldest`).
+    policy: `lossless`: every stage waits for the next one, down to the subscribers (queue policy `stop`); `latest`: the camera is
+    never held up, and what is too old is dropped and counted (queue policy `drop_oldest`).
     wait_for: subscribers per stream that a lossless run waits for before the first frame.
-    max_backlog_s: a live run that is further behind than this skips to the newest frame. Engineering choice.
+    max_backlog_s: a live run that is further, or for longer, behind than this skips to the newest frame. Engineering choice.
     """
 
     source: SourceChoice = SourceChoice()
     engine: EngineSettings = EngineSettings()
     endpoints: Endpoints = Endpoints()
-    lossless: bool = False
+    policy: Policy = "latest"
     wait_for: dict[Literal["raw", "denoised"], int] = {}
     duration_s: float | None = Field(default=None, gt=0)
     ring_s: float = Field(default=4.0, gt=0)
     ring_mb: int = Field(default=512, ge=1)
     max_backlog_s: float = Field(default=0.5, gt=0)
+
+    @property
+    def lossless(self) -> bool:
+        """Whether nothing may be dropped, however long it takes."""
+        return self.policy == "lossless"

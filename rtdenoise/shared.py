@@ -35,7 +35,12 @@ STAGES = ("copy", "queue", "denoise", "publish", "age")
 
 
 class Slot(IntEnum):
-    """Places of the shared integers."""
+    """Places of the shared integers.
+
+    Of the handover between denoise processes, which are numbered from 1 on: LEAVE: the number up to which they shall go; LEFT: up to
+    which they have gone, with their ports free; *_SUBSCRIBERS: who listens; NEVER_BACK: those that did not return after a change of
+    process; HANDOVER: 1 while one warms up beside the running one. RECALIBRATE: how often it was asked for.
+    """
 
     MAGIC = 0
     CAPACITY = 1
@@ -54,6 +59,13 @@ class Slot(IntEnum):
     GO = 14
     RAW_UPTO = 15
     DROPPED = 32
+    LEAVE = 48
+    LEFT = 49
+    RAW_SUBSCRIBERS = 50
+    DENOISED_SUBSCRIBERS = 51
+    RECALIBRATE = 52
+    NEVER_BACK = 53
+    HANDOVER = 54
 
 
 class State(IntEnum):

@@ -23,12 +23,12 @@ FIRST_PORT, LAST_PORT = 20_000, 32_000
 
 
 def free_port() -> int:
-    """The first of three neighbouring loopback ports that nobody uses right now."""
+    """The first of four neighbouring loopback ports that nobody uses right now."""
     draw = random.SystemRandom()
     while True:
-        port = draw.randrange(FIRST_PORT, LAST_PORT, 3)
+        port = draw.randrange(FIRST_PORT, LAST_PORT, 4)
         with ExitStack() as stack:
-            sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
+            sockets = [stack.enter_context(socket.socket()) for _ in range(4)]
             with suppress(OSError):
                 for i, one in enumerate(sockets):
                     one.bind(("127.0.0.1", port + i))
@@ -36,9 +36,9 @@ def free_port() -> int:
 
 
 def free_endpoints() -> dict[str, str]:
-    """Three loopback endpoints whose ports nobody uses right now."""
+    """Four loopback endpoints whose ports nobody uses right now."""
     port = free_port()
-    return {name: f"tcp://127.0.0.1:{port + i}" for i, name in enumerate(("denoised", "raw", "status"))}
+    return {name: f"tcp://127.0.0.1:{port + i}" for i, name in enumerate(("denoised", "raw", "status", "control"))}
 
 
 def settings(source: str, options: Mapping[str, Any], **more: Any) -> RunSettings:
@@ -86,7 +86,7 @@ def run_lossless(
     asked: RunSettings, keep: Callable[[Message], Any] = numbered, source: Source | None = None
 ) -> tuple[Summary, list[Any], list[Any]]:
     """A lossless run with one subscriber of each stream: (summary, raw, denoised)."""
-    asked = asked.model_copy(update={"lossless": True, "wait_for": {"raw": 1, "denoised": 1}})
+    asked = asked.model_copy(update={"policy": "lossless", "wait_for": {"raw": 1, "denoised": 1}})
     raw = Listener(asked.endpoints.raw, "raw", keep)
     denoised = Listener(asked.endpoints.denoised, "denoised", keep)
     try:

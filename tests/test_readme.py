@@ -29,7 +29,7 @@ def test_the_consumer_in_the_readme_has_ten_lines_and_prints_every_frame_it_gets
     code = snippet()
     assert len(code.strip().splitlines()) <= 10
     options = {"mode": "counter", "shape": [32, 32], "fps": 100.0, "live": False, "n_frames": 60}
-    asked = settings("synthetic", options, engine={"model": "identity"}, lossless=True, wait_for={"denoised": 1})
+    asked = settings("synthetic", options, engine={"model": "identity"}, policy="lossless", wait_for={"denoised": 1})
     assert "tcp://127.0.0.1:5560" in code
     code = code.replace("tcp://127.0.0.1:5560", asked.endpoints.denoised)
     consumer = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, text=True)

@@ -183,7 +183,7 @@ def test_a_scripted_acquisition_stores_every_frame_while_they_are_denoised(
     from rtdenoise.sources.micromanager import MicromanagerSource
 
     tap = AcquisitionTap(AcquisitionTap.Settings(queue_frames=320, height=64, width=96))
-    asked = RunSettings.model_validate({"endpoints": free_endpoints(), "engine": {"hop": 1}, "lossless": True})
+    asked = RunSettings.model_validate({"endpoints": free_endpoints(), "engine": {"hop": 1}, "policy": "lossless"})
     raw = Listener(asked.endpoints.raw, "raw", copied)
     denoised = Listener(asked.endpoints.denoised, "denoised", copied)
     with (

@@ -83,14 +83,14 @@ class Listener:
 
 
 def free_endpoints() -> Endpoints:
-    """Three loopback endpoints that nobody uses at this moment."""
-    sockets = [socket.socket() for _ in range(3)]
+    """Four loopback endpoints that nobody uses at this moment."""
+    sockets = [socket.socket() for _ in range(4)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
-    denoised, raw, status = (loopback(each.getsockname()[1]) for each in sockets)
+    denoised, raw, status, control = (loopback(each.getsockname()[1]) for each in sockets)
     for each in sockets:
         each.close()
-    return Endpoints(denoised=denoised, raw=raw, status=status)
+    return Endpoints(denoised=denoised, raw=raw, status=status, control=control)
 
 
 @dataclass(slots=True)

@@ -83,7 +83,7 @@ def run_settings(settings: BenchSettings) -> RunSettings:
         "source": _source(settings),
         "engine": settings.engine,
         "endpoints": free_endpoints(),
-        "lossless": settings.fps is None,
+        "policy": "lossless" if settings.fps is None else "latest",
         "wait_for": {"raw": 1, "denoised": 1},
         "duration_s": None if settings.frames else settings.seconds,
     }
