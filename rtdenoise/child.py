@@ -10,6 +10,7 @@ from typing import Any
 
 from rtdenoise import errors
 from rtdenoise.errors import RtDenoiseError, SourceError
+from rtdenoise.lastwords import LastWords
 
 STOP_TIMEOUT_S = 15.0
 """Longest that a process may take to end by itself. Engineering choice."""
@@ -20,10 +21,12 @@ class Died(SourceError):
 
 
 class Child:
-    """A process, or the thread that stands for one, and what it says to us."""
+    """A process, or the thread that stands for one, and what it says to us. words: what it writes to its error output."""
 
-    def __init__(self, process: BaseProcess | threading.Thread, ears: Connection) -> None:
-        self.process, self._ears = process, ears
+    def __init__(
+        self, process: BaseProcess | threading.Thread, ears: Connection, words: LastWords | None = None
+    ) -> None:
+        self.process, self._ears, self._words = process, ears, words
         self._all_heard = False
 
     def hear(self, timeout_s: float = 0.0) -> tuple[Any, ...] | None:
@@ -51,6 +54,12 @@ class Child:
         return self.process.exitcode if isinstance(self.process, BaseProcess) else None
 
     @property
+    def ending(self) -> str:
+        """How it ended, for a person: the code, and what it said last where that was kept."""
+        gist = self._words.gist() if self._words else ""
+        return f"code {self.exitcode}: {gist}" if gist else f"code {self.exitcode}"
+
+    @property
     def pid(self) -> int | None:
         """Process id; our own for a thread."""
         return self.process.pid if isinstance(self.process, BaseProcess) else os.getpid()
@@ -62,6 +71,8 @@ class Child:
             self.process.kill()
             self.process.join(5)
         self._ears.close()
+        if self._words is not None:
+            self._words.close()
 
 
 def rebuilt(name: str, text: str) -> RtDenoiseError:

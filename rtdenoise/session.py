@@ -10,13 +10,14 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Self
 
-from rtdenoise import acquire, denoise, ringfile
+from rtdenoise import acquire, denoise, lastwords, ringfile
 from rtdenoise.child import Child, Died, rebuilt
 from rtdenoise.denoise import Calibrations, Ready
 from rtdenoise.engine import filters, load
 from rtdenoise.engine.backends import AUTO
 from rtdenoise.errors import ConfigError, EngineError, RtDenoiseError, SourceDisconnected
 from rtdenoise.fallback import Fallback
+from rtdenoise.logbook import Logbook
 from rtdenoise.publish import StatusPublisher
 from rtdenoise.settings import RunSettings
 from rtdenoise.shared import SharedRing, Slot, State
@@ -47,7 +48,8 @@ class Session:
         self.settings = settings
         self._source = source
         self.ready: Ready | None = None
-        self._news = on_news
+        self.log = Logbook(settings.log_dir)
+        self._on_news = on_news
         self._spawn = multiprocessing.get_context("spawn")
         self._ring_path = (
             ringfile.default_folder(settings.ring_mb << 20) / f"rtdenoise-{os.getpid()}-{uuid.uuid4().hex[:8]}.ring"
@@ -148,11 +150,12 @@ class Session:
 
     def _launch(self, main: Callable[..., None], *more: object, **named: object) -> Child:
         ours, theirs = self._spawn.Pipe(duplex=False)
-        args = (self.settings, self._ring_path, self._wake, theirs, *more)
-        process = self._spawn.Process(target=main, args=args, kwargs=named, daemon=True)
+        words = self.log.words_of(main.__module__.rpartition(".")[2])
+        args = (words and words.path, main, self.settings, self._ring_path, self._wake, theirs, *more)
+        process = self._spawn.Process(target=lastwords.recorded, args=args, kwargs=named, daemon=True)
         process.start()
         theirs.close()
-        return Child(process, ours)
+        return Child(process, ours, words)
 
     def _take_from(self, source: Source) -> Child:
         ours, theirs = self._spawn.Pipe(duplex=False)
@@ -173,7 +176,7 @@ class Session:
         while time.monotonic() < deadline:
             message = child.hear(timeout_s=0.1)
             if message is None and child.is_gone:
-                raise Died(f"{complaint}: its process ended with code {child.exitcode}")
+                raise Died(f"{complaint}: its process ended with {child.ending}")
             if message and message[0] == "trying":
                 self.trying = message[1]
             if message and message[0] == wanted:
@@ -194,8 +197,8 @@ class Session:
                 self._say(message[1])
         ring = self.ring
         if ring is not None and not child.process.is_alive() and ring.state in (State.OPENING, State.RUNNING):
-            code = child.exitcode
-            self._error = SourceDisconnected(f"the acquire process died (code {code}); frames taken before were kept")
+            how = child.ending
+            self._error = SourceDisconnected(f"the acquire process died ({how}); frames taken before were kept")
             ring.end_series()
             ring.ints[Slot.STATE] = State.FAILED
 
@@ -214,7 +217,7 @@ class Session:
                 trouble = message[2]
         if child.process.is_alive() and not trouble:
             return True
-        self._recover(trouble or f"the denoise process died (code {child.exitcode})")
+        self._recover(trouble or f"the denoise process died ({child.ending})")
         return True
 
     def _recover(self, trouble: str) -> None:
@@ -256,6 +259,11 @@ class Session:
     def _end_denoise(self) -> None:
         if self._denoise is not None:
             self._denoise.end()
+
+    def _news(self, line: str) -> None:
+        """To the person who started the run, and to its log."""
+        self.log.write(line)
+        self._on_news(line)
 
     def _say(self, line: str) -> None:
         """To the person who started the run, and to everybody who listens to its status."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -61,6 +62,8 @@ class RunSettings(Settings):
     never held up, and what is too old is dropped and counted (queue policy `drop_oldest`).
     wait_for: subscribers per stream that a lossless run waits for before the first frame.
     max_backlog_s: a live run that is further, or for longer, behind than this skips to the newest frame. Engineering choice.
+    log_dir: folder for the log, what the processes write to their error output, and the run's settings and end; None: nothing is kept.
+    metrics_port: port on this machine where Prometheus may ask for the run's numbers (0: any free one); None: nowhere.
     """
 
     source: SourceChoice = SourceChoice()
@@ -72,6 +75,8 @@ class RunSettings(Settings):
     ring_s: float = Field(default=4.0, gt=0)
     ring_mb: int = Field(default=512, ge=1)
     max_backlog_s: float = Field(default=0.5, gt=0)
+    log_dir: Path | None = None
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
 
     @property
     def lossless(self) -> bool:
