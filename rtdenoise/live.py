@@ -21,7 +21,7 @@ from rtdenoise.engine.load import factory_for
 from rtdenoise.errors import ConfigError, RtDenoiseError
 from rtdenoise.frame import StreamInfo
 from rtdenoise.session import Session
-from rtdenoise.settings import Endpoints, EngineSettings, Policy, RunSettings
+from rtdenoise.settings import Endpoints, EngineSettings, Policy, Remote, RunSettings
 from rtdenoise.shared import Slot
 from rtdenoise.summary import Summary
 
@@ -40,6 +40,7 @@ class Asked:
     wait_for: tuple[str, ...]
     seconds: float | None
     port: int
+    remote: Remote | None = None
 
 
 def run(console: Console, asked: Asked, engine: EngineSettings, json_path: Path | None) -> None:
@@ -107,6 +108,7 @@ def settings_of(asked: Asked, engine: EngineSettings) -> RunSettings:
         "source": {"name": asked.source, "options": _source_options(asked), "n_series": asked.series},
         "engine": engine,
         "endpoints": Endpoints.from_port(asked.port),
+        "remote": asked.remote,
         "policy": asked.policy,
         "wait_for": _wait_for(asked),
         "duration_s": asked.seconds,

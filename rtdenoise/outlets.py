@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import time
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +16,38 @@ from rtdenoise.shared import SharedRing, Slot
 from rtdenoise.wire import Drops, StreamFacts
 
 SUBSCRIBER_TIMEOUT_S = 60.0
+RETURN_TIMEOUT_S = 1.0
+"""Longest that frames wait for subscribers of an earlier process to come back. Those of ZeroMQ try every 100 to 200 ms."""
+LEAVING_LINGER_MS = 500
+"""For what was published before another process takes over; one slow subscriber must not hold up all others. Engineering choice."""
+PORT_TIMEOUT_S = 3.0
+"""Longest that a port may stay in use after the process that had it has gone. Engineering choice; Linux frees it at once."""
+
+
+@dataclass(slots=True, frozen=True)
+class _Counters:
+    """Where the totals of one stream are kept, so that they outlive the process."""
+
+    sent: Slot
+    series: Slot
+    subscribers: Slot
+
+
+_RAW = _Counters(Slot.SENT_RAW, Slot.RAW_SERIES, Slot.RAW_SUBSCRIBERS)
+_DENOISED = _Counters(Slot.SENT_DENOISED, Slot.DENOISED_SERIES, Slot.DENOISED_SUBSCRIBERS)
 
 
 class Outlets:
     """The two publishers of a run and the numbers of what they sent."""
 
     def __init__(self, settings: RunSettings, ring: SharedRing, model: str, backend: str) -> None:
-        info, ends = ring.info, settings.endpoints
-        self._ring = ring
+        info, ends, ints = ring.info, settings.endpoints, ring.ints
+        self._ints = ints
+        self._before = {which: int(ints[which.subscribers]) for which in (_RAW, _DENOISED)}
         n_pixels = info.shape[0] * info.shape[1]
         fps = info.channels * info.planes / info.frame_interval_s if info.frame_interval_s else 128.0
-        stopping = lambda: bool(ring.ints[Slot.STOP])  # noqa: E731 - two words of plumbing
+        leaving = int(ints[Slot.LEAVE])
+        stopping = lambda: bool(ints[Slot.STOP] or ints[Slot.LEAVE] > leaving)  # noqa: E731 - two words of plumbing
         raw = StreamFacts("raw", info.name, um_per_px=info.um_per_px)
         self.raw = Publisher(
             ends.raw,
@@ -33,6 +55,7 @@ class Outlets:
             frame_bytes=n_pixels * np.dtype(info.dtype).itemsize,
             fps_hint=fps,
             lossless=settings.lossless,
+            remote=settings.remote,
             stopping=stopping,
         )
         try:
@@ -42,12 +65,13 @@ class Outlets:
                 frame_bytes=n_pixels * 4,
                 fps_hint=fps,
                 lossless=settings.lossless,
+                remote=settings.remote,
                 stopping=stopping,
             )
         except RtDenoiseError:
-            self.raw.close()
+            self.raw.close(linger_ms=0)
             raise
-        self._series: dict[Slot, str] = {}
+        self._series: dict[_Counters, str] = {}
 
     def wait_for_subscribers(self, settings: RunSettings) -> None:
         """Block until a lossless run has those it was told to wait for. Raises WireError after a minute."""
@@ -59,31 +83,62 @@ class Outlets:
                     f"{SUBSCRIBER_TIMEOUT_S:.0f} s; start them, or run without --lossless"
                 )
 
+    def wait_for_return(self) -> int:
+        """Block until those who listened to an earlier process are back, a second at most; how many did not come."""
+        deadline = time.monotonic() + RETURN_TIMEOUT_S
+        missing = 0
+        for which, publisher in ((_RAW, self.raw), (_DENOISED, self.denoised)):
+            before = self._before[which]
+            if not publisher.wait_for_return(before, max(0.0, deadline - time.monotonic())):
+                missing += before - publisher.subscribers
+        return missing
+
     def send_raw(self, frame: Frame, drops: Drops, t_out: int) -> bool:
         """Publish a raw frame under the number it has in its stream; False when a lossless send was given up."""
-        return self._send(self.raw, Slot.SENT_RAW, frame, drops, t_out)
+        return self._send(self.raw, _RAW, frame, drops, t_out)
 
     def send_denoised(self, frame: Frame, drops: Drops, t_out: int) -> bool:
         """Publish a denoised frame under the number it has in its stream; False when a lossless send was given up."""
-        return self._send(self.denoised, Slot.SENT_DENOISED, frame, drops, t_out)
-
-    def _send(self, publisher: Publisher, counter: Slot, frame: Frame, drops: Drops, t_out: int) -> bool:
-        ints, series = self._ring.ints, frame.stamp.series
-        # A series that an earlier process began goes on counting where that one stopped.
-        if self._series.setdefault(counter, series) != series:
-            self._series[counter] = series
-            ints[counter] = 0
-        sent = publisher.publish(frame.restamped(frame=int(ints[counter])), drops, t_out=t_out)
-        ints[counter] += sent
-        return sent
+        return self._send(self.denoised, _DENOISED, frame, drops, t_out)
 
     def lease(self, shape: tuple[int, int]) -> NDArray[np.float32]:
         """A buffer for the next denoised frame, sent without another copy."""
         return self.denoised.lease(shape, "float32")  # type: ignore[return-value]
 
-    def __enter__(self) -> Outlets:
-        return self
+    def leave(self) -> None:
+        """Unbind for another process, after what was published has left."""
+        for publisher in (self.raw, self.denoised):
+            publisher.close(linger_ms=LEAVING_LINGER_MS)
 
-    def __exit__(self, *exc: object) -> None:
+    def close(self) -> None:
+        """Unbind."""
         self.raw.close()
         self.denoised.close()
+
+    def _send(self, publisher: Publisher, which: _Counters, frame: Frame, drops: Drops, t_out: int) -> bool:
+        ints, series = self._ints, frame.stamp.series
+        if self._series.get(which) != series:
+            self._enter(which, series)
+        sent = publisher.publish(frame.restamped(frame=int(ints[which.sent])), drops, t_out=t_out)
+        ints[which.sent] += sent
+        ints[which.subscribers] = publisher.subscribers
+        return sent
+
+    def _enter(self, which: _Counters, series: str) -> None:
+        """Count from 0, unless an earlier process has already begun this series."""
+        self._series[which] = series
+        tag = int(series, 16) & 0x7FFF_FFFF_FFFF_FFFF
+        if self._ints[which.series] != tag:
+            self._ints[which.series], self._ints[which.sent] = tag, 0
+
+
+def bind_after(settings: RunSettings, ring: SharedRing, model: str, backend: str, *, is_first: bool) -> Outlets:
+    """The outlets; any but the first process of a run waits for ports that the one before it has just left. Raises WireError."""
+    deadline = time.monotonic() + (0.0 if is_first else PORT_TIMEOUT_S)
+    while True:
+        try:
+            return Outlets(settings, ring, model, backend)
+        except WireError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.01)

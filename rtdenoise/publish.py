@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +12,10 @@ import zmq
 from pydantic import BaseModel
 
 from rtdenoise import config
+from rtdenoise.bound import BoundSocket
 from rtdenoise.errors import ConfigError, WireError
 from rtdenoise.frame import Frame, Pixels
+from rtdenoise.settings import Remote
 from rtdenoise.status import EndMessage, StartMessage, StatusMessage
 from rtdenoise.wire import Drops, StreamFacts, encode_header
 
@@ -65,6 +66,11 @@ class SlotPool:
             return np.empty(shape, dtype)
         return None
 
+    @property
+    def n_away(self) -> int:
+        """Buffers that are still on their way."""
+        return sum(not tracker.done for _, tracker in self._slots)
+
     def give(self, slot: Pixels, tracker: zmq.MessageTracker) -> None:
         """Hand back a buffer that was sent; it is free once `tracker` is done."""
         self._slots.append((slot, tracker))
@@ -75,8 +81,8 @@ class Publisher:
 
     Normally a slow subscriber loses frames and never slows us (PUB). With `lossless` a full queue blocks `publish` instead
     (queue policy `stop`), until there is room or `stopping()` is True. Use it from one thread.
-    `endpoint` is where it is bound, with the port filled in where `*` or 0 was asked for.
-    Raises WireError when the endpoint is busy, malformed or reachable from other machines.
+    `endpoint` is where it is bound, with the port filled in where `*` or 0 was asked for; `remote` opens it to other machines, with keys.
+    Raises WireError when the endpoint is busy, malformed or reachable from other machines, ConfigError when `remote` has no keys.
     """
 
     def __init__(
@@ -87,23 +93,33 @@ class Publisher:
         frame_bytes: int,
         fps_hint: float = 30.0,
         lossless: bool = False,
+        remote: Remote | None = None,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self.facts = facts
         self.published = 0
-        self.subscribers = 0
         self._lossless = lossless
         self._stopping = stopping
         self._awaited = 0
-        n_waiting = high_water_mark(frame_bytes, fps_hint)
+        self._mark = n_waiting = high_water_mark(frame_bytes, fps_hint)
         self._pool = SlotPool(n_waiting + 4)
         self._leased: Pixels | None = None
-        self._bound = _BoundSocket(endpoint, n_waiting, LOSSLESS_LINGER_MS if lossless else 0, context)
+        self._bound = BoundSocket(endpoint, n_waiting, LOSSLESS_LINGER_MS if lossless else 0, context, remote)
         self._socket = self._bound.socket
         self._socket.setsockopt(zmq.XPUB_NODROP, int(lossless))
         self._socket.setsockopt(zmq.SNDTIMEO, _POLL_MS)
         self.endpoint = self._bound.endpoint
+
+    @property
+    def subscribers(self) -> int:
+        """Subscriptions, as of the last frame."""
+        return self._bound.subscriptions
+
+    @property
+    def fill(self) -> float:
+        """How full the queue of the slowest subscriber is, 0 to 1. Asks every buffer: too much to do for every frame."""
+        return min(1.0, self._pool.n_away / self._mark)
 
     def lease(self, shape: tuple[int, int], dtype: str) -> Pixels:
         """An array to make the next frame in. When it is handed to `publish` it is sent without a copy, and is no longer the caller's."""
@@ -132,9 +148,16 @@ class Publisher:
         return True
 
     def wait_for_subscribers(self, n: int, timeout_s: float) -> bool:
-        """Block until `n` subscribers are connected; False on timeout or when `stopping()`."""
-        deadline = time.monotonic() + timeout_s
+        """Block until `n` subscribers are connected, who then have to stay; False on timeout or when `stopping()`."""
         self._awaited = 0
+        if not self.wait_for_return(n, timeout_s):
+            return False
+        self._awaited = n
+        return True
+
+    def wait_for_return(self, n: int, timeout_s: float) -> bool:
+        """Block until `n` subscribers are connected, who may leave again; False on timeout or when `stopping()`."""
+        deadline = time.monotonic() + timeout_s
         self._count_subscribers()
         while self.subscribers < n:
             left_ms = int((deadline - time.monotonic()) * 1000)
@@ -142,12 +165,11 @@ class Publisher:
                 return False
             if self._socket.poll(min(_POLL_MS, left_ms)):
                 self._count_subscribers()
-        self._awaited = n
         return True
 
-    def close(self) -> None:
-        """Unbind. A lossless publisher first waits up to 10 s for what was published to leave."""
-        self._bound.close()
+    def close(self, linger_ms: int | None = None) -> None:
+        """Unbind. A lossless publisher first waits up to 10 s for what was published to leave; any one for `linger_ms` if given."""
+        self._bound.close(linger_ms)
 
     def __enter__(self) -> Self:
         return self
@@ -177,58 +199,13 @@ class Publisher:
                     return False
 
     def _count_subscribers(self) -> None:
-        """Who came and went. Asking also tells ZeroMQ at once what subscribers have read; by itself it looks only once per ms
-        and would drop frames of a fast stream at a mark that is long free again.
-        """
-        while int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            self.subscribers += 1 if self._socket.recv()[:1] == b"\x01" else -1
+        """Who came and went, and that nobody left whom a lossless run waits for."""
+        self._bound.hear()
         if self.subscribers < self._awaited:
             raise WireError(
                 f"{self.endpoint}: a subscriber left after frame {self.published - 1} of a lossless run "
                 f"({self.subscribers} of {self._awaited} connected); start the run again"
             )
-
-
-class _BoundSocket:
-    """A bound XPUB socket, with a context of its own unless one is given."""
-
-    def __init__(
-        self, endpoint: str, send_mark: int, linger_ms: int, context: zmq.Context[zmq.Socket[bytes]] | None
-    ) -> None:
-        _require_this_machine(endpoint)
-        self._own_context = None if context else zmq.Context()
-        self.socket: zmq.Socket[bytes] = (context or self._own_context or zmq.Context()).socket(zmq.XPUB)
-        self.socket.setsockopt(zmq.SNDHWM, send_mark)
-        self.socket.setsockopt(zmq.LINGER, linger_ms)
-        self.socket.setsockopt(zmq.XPUB_VERBOSER, 1)
-        try:
-            self.socket.bind(endpoint)
-        except zmq.ZMQError as error:
-            self.close()
-            raise WireError(_bind_problem(endpoint, error)) from None
-        self.endpoint = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
-
-    def close(self) -> None:
-        """Close the socket and wait for what lingers."""
-        self.socket.close()
-        if self._own_context is not None:
-            self._own_context.term()
-
-
-def _require_this_machine(endpoint: str) -> None:
-    host = endpoint.removeprefix("tcp://").rpartition(":")[0]
-    if endpoint.startswith("tcp://") and not (host.startswith("127.") or host in ("localhost", "[::1]")):
-        raise WireError(
-            f"{endpoint}: would let any machine read the stream; bind tcp://127.0.0.1:PORT and reach it through an SSH tunnel"
-        )
-
-
-def _bind_problem(endpoint: str, error: zmq.ZMQError) -> str:
-    if error.errno in (zmq.EADDRINUSE, errno.EACCES):
-        return (
-            f"{endpoint}: the port is in use, probably by another rtdenoise run; stop that one or choose another port"
-        )
-    return f"{endpoint}: cannot be bound ({error.strerror}); an endpoint looks like tcp://127.0.0.1:5560"
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -244,8 +221,14 @@ def _built(model: type[M], fields: Mapping[str, Any]) -> M:
 class StatusPublisher:
     """Sends `start`, `status` and `end` on their own endpoint: old image clients die of a message that is not an image."""
 
-    def __init__(self, endpoint: str, *, context: zmq.Context[zmq.Socket[bytes]] | None = None) -> None:
-        self._bound = _BoundSocket(endpoint, 1000, STATUS_LINGER_MS, context)
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        remote: Remote | None = None,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
+        self._bound = BoundSocket(endpoint, 1000, STATUS_LINGER_MS, context, remote)
         self.endpoint = self._bound.endpoint
         self._start: StartMessage | None = None
         self._started_at = 0.0
@@ -261,13 +244,13 @@ class StatusPublisher:
         now = time.monotonic()
         if now - self._started_at >= 0.9 * START_REPEAT_S:
             self._repeat_start(now)
-        self._bound.socket.send(_built(StatusMessage, {"series": self._series, **counters}).to_json())
+        self._send(_built(StatusMessage, {"series": self._series, **counters}))
 
     def end(self, count: int, reason: str, dropped: Mapping[str, int], **others: Any) -> EndMessage:
         """Say that the series is over and where every frame went; `others` are further fields of EndMessage."""
         fields = {"series": self._series, "count": count, "delivered": count, "reason": reason, "dropped": dropped}
         message = _built(EndMessage, {**fields, **others})
-        self._bound.socket.send(message.to_json())
+        self._send(message)
         return message
 
     def close(self) -> None:
@@ -286,5 +269,9 @@ class StatusPublisher:
 
     def _repeat_start(self, now: float) -> None:
         if self._start is not None:
-            self._bound.socket.send(self._start.to_json())
+            self._send(self._start)
             self._started_at = now
+
+    def _send(self, message: StartMessage | StatusMessage | EndMessage) -> None:
+        self._bound.hear()
+        self._bound.socket.send(message.to_json())

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from rtdenoise import keys
 from rtdenoise.options import DEMO, Backend, Hop, JsonPath, Latency, Model, Norm, Threads, engine_settings
 
 
@@ -32,6 +33,10 @@ def run(
     port: Annotated[
         int, typer.Option(help="Denoised frames here, raw on the next port, then status, then control.")
     ] = 5560,
+    bind: Annotated[
+        str | None, typer.Option(help="Let other machines watch: an address of this one, or 0.0.0.0. Needs keys.")
+    ] = None,
+    keys_folder: keys.Folder = None,
     json_path: JsonPath = None,
 ) -> None:
     """Acquire, denoise and publish, live."""
@@ -39,7 +44,17 @@ def run(
 
     rule = live.policy_of(policy, lossless=lossless)
     asked = live.Asked(
-        source, path, fps, frames, series, tuple(option or ()), rule, tuple(wait_for or ()), seconds, port
+        source,
+        path,
+        fps,
+        frames,
+        series,
+        tuple(option or ()),
+        rule,
+        tuple(wait_for or ()),
+        seconds,
+        port,
+        keys.remote_of(bind, keys_folder),
     )
     asked_engine = engine_settings(model, engine, latency, hop, threads, normalization)
     live.run(Console(), asked, asked_engine, json_path)

@@ -72,7 +72,7 @@ class Session:
         """Open the source, build the engine, bind the endpoints, then let frames flow."""
         self._check_before_spawning()
         ringfile.remove_orphans(self._ring_path.parent)
-        self._status = StatusPublisher(self.settings.endpoints.status)
+        self._status = StatusPublisher(self.settings.endpoints.status, remote=self.settings.remote)
         self._acquire = self._launch(acquire.main) if self._source is None else self._take_from(self._source)
         self._await(self._acquire, "opened", "the source did not open")
         self.ring = SharedRing.attach(self._ring_path)

@@ -55,6 +55,28 @@ class Endpoints(Settings):
         return cls(denoised=denoised, raw=raw, status=status, control=control)
 
 
+class Remote(Settings):
+    """Who else may watch: other machines that reach `bind`, with a key that is on the list in `keys_folder`.
+
+    bind: an address of this computer, or 0.0.0.0 for all of them.
+    """
+
+    bind: str = Field(min_length=1, max_length=255)
+    keys_folder: Path
+
+
+class RecordSettings(Settings):
+    """Where a run is kept.
+
+    folder: new or empty.  denoised: also keep what comes out, as it is (`float32`) or rounded to the camera's pixel type (`raw`).
+    min_seconds: least room on the disk to begin with (10 s: engineering choice).
+    """
+
+    folder: Path
+    denoised: Literal["float32", "raw"] | None = None
+    min_seconds: float = Field(default=10.0, ge=0)
+
+
 class RunSettings(Settings):
     """One live run.
 
@@ -64,17 +86,20 @@ class RunSettings(Settings):
     max_backlog_s: a live run that is further, or for longer, behind than this skips to the newest frame. Engineering choice.
     log_dir: folder for the log, what the processes write to their error output, and the run's settings and end; None: nothing is kept.
     metrics_port: port on this machine where Prometheus may ask for the run's numbers (0: any free one); None: nowhere.
+    record: keep the raw frames (see `rtdenoise.recording`); None: do not.
     """
 
     source: SourceChoice = SourceChoice()
     engine: EngineSettings = EngineSettings()
     endpoints: Endpoints = Endpoints()
+    remote: Remote | None = None
     policy: Policy = "latest"
     wait_for: dict[Literal["raw", "denoised"], int] = {}
     duration_s: float | None = Field(default=None, gt=0)
     ring_s: float = Field(default=4.0, gt=0)
     ring_mb: int = Field(default=512, ge=1)
     max_backlog_s: float = Field(default=0.5, gt=0)
+    record: RecordSettings | None = None
     log_dir: Path | None = None
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
 

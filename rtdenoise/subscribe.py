@@ -10,8 +10,10 @@ from typing import Self
 import zmq
 
 from rtdenoise import status, wire
+from rtdenoise.bound import set_heartbeat
 from rtdenoise.errors import WireError
 from rtdenoise.frame import FrameStamp
+from rtdenoise.keyring import ClientKeys
 from rtdenoise.status import AnyStatus
 from rtdenoise.wire import ForeignMessage, Message
 
@@ -19,7 +21,11 @@ RECEIVE_MARK = 64
 """Messages that may wait for us. Measured: 64 and draining shows frames 5 ms old, 1000 lets a busy viewer grow by hundreds of MB."""
 DRAIN_LIMIT = 1000
 """`newest` stops draining here, so that a publisher faster than we can read does not hold us for ever. Engineering choice."""
+STATUS_MARK = 64
+"""Status messages that may wait for us: a minute of them. Engineering choice."""
 _REMEMBERED_SERIES = 16
+_CURVE_BYTES = 64
+"""Room for what encryption adds to a message: 33 bytes (ZeroMQ RFC 26)."""
 
 
 class Subscriber:
@@ -28,6 +34,7 @@ class Subscriber:
     received: good messages taken from the wire.  skipped: those that `newest` passed over.  missed: frames that never arrived.
     bad: messages that were not frames.  foreign: messages of another htype.  stray: frames of a series that was already over.
     Frames sent before we joined are not missed. `frame` counts all channels and planes of a stream together.
+    `keys` are needed for a publisher on another machine, or one that asks for them; it sends nothing to whom it does not know.
     Use it from one thread. Raises WireError when the endpoint is malformed.
     """
 
@@ -37,10 +44,13 @@ class Subscriber:
         *,
         stream: str | None = None,
         rcvhwm: int = RECEIVE_MARK,
+        keys: ClientKeys | None = None,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
         self.received = self.skipped = self.missed = self.bad = self.foreign = self.stray = 0
-        self._connected = _ConnectedSocket(endpoint, wire.prefix(stream) if stream else b"", rcvhwm, context)
+        self._connected = _ConnectedSocket(
+            endpoint, wire.prefix(stream) if stream else b"", rcvhwm, wire.MAX_BODY_BYTES, keys, context
+        )
         self._series: str | None = None
         self._next_frame = 0
         self._over: deque[str] = deque(maxlen=_REMEMBERED_SERIES)
@@ -119,9 +129,15 @@ class Subscriber:
 class StatusSubscriber:
     """Receives the status messages of a run. bad: messages that were none."""
 
-    def __init__(self, endpoint: str, *, context: zmq.Context[zmq.Socket[bytes]] | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        keys: ClientKeys | None = None,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
         self.bad = 0
-        self._connected = _ConnectedSocket(endpoint, b"", 1000, context)
+        self._connected = _ConnectedSocket(endpoint, b"", STATUS_MARK, status.MAX_STATUS_BYTES, keys, context)
 
     def read(self, timeout_s: float) -> AnyStatus | None:
         """The next message in order; None when none came in time."""
@@ -147,17 +163,25 @@ class StatusSubscriber:
 
 
 class _ConnectedSocket:
-    """A SUB socket, with a context of its own unless one is given."""
+    """A SUB socket, with a context of its own unless one is given. A longer message than `max_bytes` ends the connection."""
 
     def __init__(
-        self, endpoint: str, subscription: bytes, receive_mark: int, context: zmq.Context[zmq.Socket[bytes]] | None
+        self,
+        endpoint: str,
+        subscription: bytes,
+        receive_mark: int,
+        max_bytes: int,
+        keys: ClientKeys | None,
+        context: zmq.Context[zmq.Socket[bytes]] | None,
     ) -> None:
         self._own_context = None if context else zmq.Context()
         self._socket: zmq.Socket[bytes] = (context or self._own_context or zmq.Context()).socket(zmq.SUB)
         self._socket.setsockopt(zmq.RCVHWM, receive_mark)
         self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_BODY_BYTES)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, max_bytes + _CURVE_BYTES)
         self._socket.setsockopt(zmq.SUBSCRIBE, subscription)
+        if keys is not None:
+            _show(self._socket, keys)
         try:
             self._socket.connect(endpoint)
         except zmq.ZMQError as error:
@@ -180,3 +204,11 @@ class _ConnectedSocket:
         self._socket.close()
         if self._own_context is not None:
             self._own_context.term()
+
+
+def _show(socket: zmq.Socket[bytes], keys: ClientKeys) -> None:
+    """Encrypt, trust this one server, and say who we are."""
+    socket.setsockopt(zmq.CURVE_SERVERKEY, keys.server.encode("ascii"))
+    socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public.encode("ascii"))
+    socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret.encode("ascii"))
+    set_heartbeat(socket)

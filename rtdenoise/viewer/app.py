@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rtdenoise import keyring
 from rtdenoise.errors import MissingExtraError, RtDenoiseError
 from rtdenoise.wire import DENOISED_ENDPOINT, RAW_ENDPOINT, STATUS_ENDPOINT
 
@@ -27,6 +28,7 @@ def main(
     raw_endpoint: str = RAW_ENDPOINT,
     denoised_endpoint: str = DENOISED_ENDPOINT,
     status_endpoint: str = STATUS_ENDPOINT,
+    keys_file: Path | None = None,
     *,
     duration_s: float | None = None,
     screenshot: Path | None = None,
@@ -34,8 +36,9 @@ def main(
     """Show the window until it is closed, Ctrl-C, or `duration_s`; then save `screenshot` (PNG; after 5 s without a duration).
 
     Returns the exit code. Raises MissingExtraError without pyqtgraph and Qt, RtDenoiseError without a display or for a
-    screenshot that cannot be written, WireError for a malformed endpoint.
+    screenshot that cannot be written, WireError for a malformed endpoint, ConfigError for a key file that is none.
     """
+    keys = None if keys_file is None else keyring.client(keys_file)
     require_display(sys.platform, os.environ)
     _import_qt()
     from PySide6 import QtCore, QtWidgets
@@ -47,7 +50,7 @@ def main(
     # Later, because Ctrl-C may come in the middle of a look, and quitting disconnects at once.
     interrupted = signal.signal(signal.SIGINT, lambda *_: QtCore.QTimer.singleShot(0, app.quit))
     try:
-        window = ViewerWindow(Feed(raw_endpoint, denoised_endpoint, status_endpoint))
+        window = ViewerWindow(Feed(raw_endpoint, denoised_endpoint, status_endpoint, keys=keys))
         window.show()
         if duration_s is None and screenshot is not None:
             duration_s = SCREENSHOT_AFTER_S

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from rtdenoise.keyring import ClientKeys
 from rtdenoise.status import EndMessage, StartMessage, StatusMessage
 from rtdenoise.subscribe import StatusSubscriber, Subscriber
 from rtdenoise.wire import Message
@@ -23,6 +24,8 @@ STALE_S = 1.0
 """Silence before the picture is called frozen; three frame intervals where a frame takes longer. Engineering choice."""
 LOSING_S = 5.0
 """A loss younger than this is news. Engineering choice: longer than the interval of status messages."""
+MAX_KEYS = 64
+"""Channels and planes to choose from; a stream that claims more is not listed further. Engineering choice."""
 _RATE_S = 0.5
 Key = tuple[int, int]
 
@@ -109,12 +112,13 @@ class Feed:
         denoised_endpoint: str,
         status_endpoint: str,
         clock: Callable[[], float] = time.monotonic,
+        keys: ClientKeys | None = None,
     ) -> None:
         self._clock = clock
         self.raw_endpoint = raw_endpoint
-        self.raw = Subscriber(raw_endpoint)
-        self.denoised = Subscriber(denoised_endpoint)
-        self._status = StatusSubscriber(status_endpoint)
+        self.raw = Subscriber(raw_endpoint, keys=keys)
+        self.denoised = Subscriber(denoised_endpoint, keys=keys)
+        self._status = StatusSubscriber(status_endpoint, keys=keys)
         self.start: StartMessage | None = None
         self.status: StatusMessage | None = None
         self._end: EndMessage | None = None
@@ -252,7 +256,7 @@ class Feed:
     def _chosen(self, messages: list[Message]) -> list[Message]:
         """Those of the chosen channel and plane; the first that is ever seen is chosen until somebody asks for another."""
         for message in messages:
-            if message.frame.stamp.key not in self.keys:
+            if message.frame.stamp.key not in self.keys and len(self.keys) < MAX_KEYS:
                 self.keys = sorted([*self.keys, message.frame.stamp.key])
         if self.key is None and self.keys:
             self.key = self.keys[0]
