@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
@@ -15,7 +14,9 @@ from rtdenoise import config
 from rtdenoise.bound import BoundSocket
 from rtdenoise.errors import ConfigError, WireError
 from rtdenoise.frame import Frame, Pixels
+from rtdenoise.guests import MAX_GUESTS
 from rtdenoise.settings import Remote
+from rtdenoise.slots import SlotPool
 from rtdenoise.status import EndMessage, StartMessage, StatusMessage
 from rtdenoise.wire import Drops, StreamFacts, encode_header
 
@@ -26,6 +27,8 @@ STATUS_LINGER_MS = 1_000
 START_REPEAT_S = 1.0
 _POLL_MS = 100
 """A blocked send looks this often whether it should give up: a stop request is honoured within 100 ms."""
+_SPARE = 4
+"""Buffers beyond those that wait for subscribers: being made, and on their way back. Engineering choice."""
 
 
 def high_water_mark(frame_bytes: int, fps: float) -> int:
@@ -36,44 +39,6 @@ def high_water_mark(frame_bytes: int, fps: float) -> int:
     """
     affordable = max(8, MAX_QUEUED_BYTES // max(1, frame_bytes))
     return min(max(8, round(fps / 2)), affordable)
-
-
-class SlotPool:
-    """Frame-sized buffers that go to the I/O thread and come back.
-
-    The engine reuses its output, so a frame must be copied before ZeroMQ sends it later. Measured on two cores over tcp loopback,
-    512 x 512 uint16 + float32 per frame, lossless: `send(copy=True)`, which allocates each time, 1080-1410 fps;
-    a copy into one of these and `send(copy=False, track=True)` 1900-2050 fps; no copy at all (`lease`) 2320 fps.
-    A buffer is used again only when its tracker says that every subscriber's queue is done with it.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._slots: deque[tuple[Pixels, zmq.MessageTracker]] = deque()
-        self._geometry: tuple[tuple[int, ...], np.dtype[Any]] | None = None
-
-    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Pixels | None:
-        """A free buffer, or None when `limit` of them are still on their way."""
-        if self._geometry != (shape, dtype):
-            self._slots.clear()
-            self._geometry = (shape, dtype)
-        for _ in range(min(4, len(self._slots))):
-            slot, tracker = self._slots.popleft()
-            if tracker.done:
-                return slot
-            self._slots.append((slot, tracker))
-        if len(self._slots) < self._limit:
-            return np.empty(shape, dtype)
-        return None
-
-    @property
-    def n_away(self) -> int:
-        """Buffers that are still on their way."""
-        return sum(not tracker.done for _, tracker in self._slots)
-
-    def give(self, slot: Pixels, tracker: zmq.MessageTracker) -> None:
-        """Hand back a buffer that was sent; it is free once `tracker` is done."""
-        self._slots.append((slot, tracker))
 
 
 class Publisher:
@@ -102,10 +67,10 @@ class Publisher:
         self._lossless = lossless
         self._stopping = stopping
         self._awaited = 0
-        self._mark = n_waiting = high_water_mark(frame_bytes, fps_hint)
-        self._pool = SlotPool(n_waiting + 4)
+        self._mark = high_water_mark(frame_bytes, fps_hint)
+        self._pool = SlotPool(self._mark + _SPARE)
         self._leased: Pixels | None = None
-        self._bound = BoundSocket(endpoint, n_waiting, LOSSLESS_LINGER_MS if lossless else 0, context, remote)
+        self._bound = BoundSocket(endpoint, self._mark, LOSSLESS_LINGER_MS if lossless else 0, context, remote)
         self._socket = self._bound.socket
         self._socket.setsockopt(zmq.XPUB_NODROP, int(lossless))
         self._socket.setsockopt(zmq.SNDTIMEO, _POLL_MS)
@@ -201,6 +166,7 @@ class Publisher:
     def _count_subscribers(self) -> None:
         """Who came and went, and that nobody left whom a lossless run waits for."""
         self._bound.hear()
+        self._pool.limit = self._mark * min(max(1, self.subscribers), MAX_GUESTS) + _SPARE
         if self.subscribers < self._awaited:
             raise WireError(
                 f"{self.endpoint}: a subscriber left after frame {self.published - 1} of a lossless run "

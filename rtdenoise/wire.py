@@ -6,7 +6,6 @@ Readable with three lines of Python, MATLAB or C#: parse part 1 as JSON, read pa
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,6 +30,7 @@ DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int6
 """Pixel types of htypes `array-1.0` that are decoded; rtdenoise itself sends those in `frame.FRAME_DTYPES`."""
 _MAX_TEXT = 256
 _MAX_NUMBER = 2**63
+_LARGEST_PIXEL_UM = 1e9
 
 Part = bytes | bytearray | memoryview | zmq.Frame
 
@@ -196,13 +196,13 @@ def _parse(part: Part) -> dict[str, Any]:
 def _pixels(header: Mapping[str, Any], body: Part) -> Pixels:
     kind = header.get("type", header.get("dtype"))
     if kind not in DTYPES:
-        raise WireError(f"pixel type {str(kind)[:40]!r} is not one of {', '.join(DTYPES)}")
+        raise WireError(f"pixel type {_shown(kind)} is not one of {', '.join(DTYPES)}")
     if header.get("encoding", "") != "":
-        raise WireError(f"encoding {str(header['encoding'])[:40]!r} is not supported; publish without compression")
-    order = {"little": "<", "big": ">"}.get(str(header.get("endianness", "little")))
-    if order is None:
-        raise WireError(f"endianness {str(header['endianness'])[:40]!r} is neither little nor big")
-    dtype = np.dtype(kind).newbyteorder(order)
+        raise WireError(f"encoding {_shown(header['encoding'])} is not supported; publish without compression")
+    ends = header.get("endianness", "little")
+    if ends not in ("little", "big"):
+        raise WireError(f"endianness {_shown(ends)} is neither little nor big")
+    dtype = np.dtype(kind).newbyteorder("<" if ends == "little" else ">")
     n_rows, n_columns = _shape(header)
     held = _bytes_of(body)
     if n_rows * n_columns * dtype.itemsize != held.nbytes:
@@ -213,11 +213,16 @@ def _pixels(header: Mapping[str, Any], body: Part) -> Pixels:
 def _shape(header: Mapping[str, Any]) -> tuple[int, int]:
     shape = header.get("shape")
     if not isinstance(shape, list) or len(shape) != 2:
-        raise WireError(f"shape {str(shape)[:40]} is not (Y, X)")
+        raise WireError(f"shape {_shown(shape)} is not (Y, X)")
     n_rows, n_columns = (_number(size, "shape") for size in shape)
-    if min(n_rows, n_columns) < 1 or n_rows * n_columns * 8 > 8 * MAX_BODY_BYTES:
+    if min(n_rows, n_columns) < 1 or n_rows * n_columns > MAX_BODY_BYTES:
         raise WireError(f"shape ({n_rows}, {n_columns}) is empty or larger than any frame")
     return n_rows, n_columns
+
+
+def _shown(value: object) -> str:
+    """A wrong value for a message to a person; what is nested or very long is not spelt out, it may be so on purpose."""
+    return repr(value[:40]) if isinstance(value, str) else type(value).__name__
 
 
 def _number(value: object, key: str) -> int:
@@ -241,7 +246,7 @@ def _size(header: Mapping[str, Any], key: str) -> float | None:
     value = header.get(key)
     if value is None:
         return None
-    if type(value) not in (int, float) or not math.isfinite(value) or not 0 < value < 1e9:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < _LARGEST_PIXEL_UM:
         raise WireError(f"{key} is not a positive number")
     return float(value)
 
