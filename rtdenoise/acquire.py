@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Semaphore
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +21,9 @@ from rtdenoise.frame import Frame, StreamInfo, check_frame
 from rtdenoise.settings import RunSettings, SourceChoice
 from rtdenoise.shared import SharedRing, Slot, State
 from rtdenoise.sources.base import Source
+
+if TYPE_CHECKING:
+    from rtdenoise.recording.recorder import Recorder
 
 READ_TIMEOUT_S = 0.05
 """A stop request is honoured within 100 ms."""
@@ -51,19 +56,47 @@ def main(settings: RunSettings, ring_path: Path, wake: Semaphore, say: Connectio
 
 def serve(make: Callable[[], Source], settings: RunSettings, ring_path: Path, wake: Semaphore, say: Connection) -> None:
     """Take every series of a source. Says ('opened', name), ('error', type, message) or ('ended', None) to the session."""
+    voice = _Voice(say)
     try:
         source = make()
         try:
             info = source.open()
             ring = SharedRing.create(ring_path, info, ring_capacity(settings, info))
-            say.send(("opened", info.name))
-            _Acquisition(settings, source, ring, wake).run()
+            with contextlib.ExitStack() as recording:
+                recorder = _recorder(settings, ring, voice)
+                voice.say("opened", info.name)
+                if recorder is not None:
+                    recording.enter_context(recorder)
+                _Acquisition(settings, source, ring, wake).run()
         finally:
             source.close()
     except RtDenoiseError as error:
-        say.send(("error", type(error).__name__, str(error)))
+        voice.say("error", type(error).__name__, str(error))
     else:
-        say.send(("ended", None))
+        voice.say("ended", None)
+
+
+class _Voice:
+    """What the acquisition and the recorder, each in its thread, have to tell the session."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe, self._lock = pipe, threading.Lock()
+
+    def say(self, *message: object) -> None:
+        with self._lock, contextlib.suppress(OSError):  # a session that is gone hears nothing any more
+            self._pipe.send(message)
+
+    def note(self, line: str) -> None:
+        """A line for a person."""
+        self.say("note", line)
+
+
+def _recorder(settings: RunSettings, ring: SharedRing, voice: _Voice) -> Recorder | None:
+    if settings.record is None:
+        return None
+    from rtdenoise.recording.recorder import Recorder
+
+    return Recorder(settings.record, settings, ring, voice.note)
 
 
 class _Acquisition:
@@ -159,7 +192,10 @@ class _Acquisition:
 
     def _has_room(self) -> bool:
         ints = self._ring.ints
-        if ints[Slot.HEAD] - ints[Slot.TAIL] < self._ring.capacity - 2:
+        settled = ints[Slot.TAIL]
+        if self._settings.record is not None:
+            settled = min(settled, ints[Slot.RECORDER_CURSOR])
+        if ints[Slot.HEAD] - settled < self._ring.capacity - 2:
             return True
         time.sleep(NAP_S)
         return False

@@ -38,8 +38,11 @@ class Slot(IntEnum):
     """Places of the shared integers.
 
     Of the handover between denoise processes, which are numbered from 1 on: LEAVE: the number up to which they shall go; LEFT: up to
-    which they have gone, with their ports free; *_SUBSCRIBERS: who listens; NEVER_BACK: those that did not return after a change of
-    process; HANDOVER: 1 while one warms up beside the running one. RECALIBRATE: how often it was asked for.
+    which they have gone, with their ports free; *_SUBSCRIBERS: who listens; *_SERIES: of the frame sent last; HANDOVER: 1 while one
+    warms up beside the running one. RECALIBRATE: how often it was asked for.
+    QUEUED_*: how full the queue of the slowest subscriber is, in 1/1000.
+    RECORD*: of the raw recorder: its `recording.tape.TapeState`, frames written and lost, bytes, seconds of room on the disk, and the
+    next frame it will write.
     """
 
     MAGIC = 0
@@ -59,13 +62,22 @@ class Slot(IntEnum):
     GO = 14
     RAW_UPTO = 15
     DROPPED = 32
+    RECORDER_STATE = 40
+    RECORDED = 41
+    RECORDER_LOST = 42
+    RECORDED_BYTES = 43
+    RECORDER_SECONDS_LEFT = 44
+    RECORDER_CURSOR = 45
     LEAVE = 48
     LEFT = 49
     RAW_SUBSCRIBERS = 50
     DENOISED_SUBSCRIBERS = 51
     RECALIBRATE = 52
-    NEVER_BACK = 53
-    HANDOVER = 54
+    RAW_SERIES = 53
+    DENOISED_SERIES = 54
+    HANDOVER = 55
+    QUEUED_RAW = 56
+    QUEUED_DENOISED = 57
 
 
 class State(IntEnum):
