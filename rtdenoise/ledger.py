@@ -20,11 +20,8 @@ class Ledger:
         self._seen: list[int] = []
         self._drops = Drops()
 
-    def resume(self, n_context: int) -> int:
-        """Frame to begin with: what an earlier process of this run left, and before it `n_context` frames to fill the window.
-
-        What was overwritten meanwhile is counted as dropped.
-        """
+    def resume(self) -> int:
+        """The oldest frame that an earlier process of this run left; what was overwritten meanwhile is counted as dropped."""
         ring, ints = self._ring, self._ring.ints
         tail, oldest = int(ints[Slot.TAIL]), ring.oldest
         settled_here = sum(ring.is_settled(n) for n in range(max(tail, oldest), ring.head))
@@ -36,7 +33,7 @@ class Ledger:
         else:
             ints[Slot.DELIVERED] += missing
         ints[Slot.TAIL] = self._cursor = max(tail, oldest)
-        return max(oldest, self._cursor - n_context)
+        return self._cursor
 
     def take(self, number: int, cursor: int) -> None:
         """Frame `number` was read and has to be settled, unless an earlier process did; `cursor` is the next one to read."""
@@ -51,6 +48,10 @@ class Ledger:
             return False
         ints[Slot.RAW_UPTO] = number + 1
         return True
+
+    def look_again(self, number: int) -> None:
+        """Frame `number` was not published raw after all."""
+        self._ring.ints[Slot.RAW_UPTO] = number
 
     def deliver(self, number: int) -> None:
         """Frame `number` was handed to the publisher."""

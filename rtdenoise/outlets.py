@@ -89,8 +89,11 @@ class Outlets:
         missing = 0
         for which, publisher in ((_RAW, self.raw), (_DENOISED, self.denoised)):
             before = self._before[which]
-            if not publisher.wait_for_return(before, max(0.0, deadline - time.monotonic())):
-                missing += before - publisher.subscribers
+            while not publisher.wait_for_return(before, max(0.0, deadline - time.monotonic())):
+                if time.monotonic() >= deadline:
+                    missing += before - publisher.subscribers
+                    break
+                time.sleep(0.005)  # a run that was stopped still has frames to send
         return missing
 
     def send_raw(self, frame: Frame, drops: Drops, t_out: int) -> bool:

@@ -30,18 +30,21 @@ class Pace:
     reason: str
 
 
-def decide(factory: EngineFactory, interval_s: float | None, n_streams: int, *, fixed_hop: bool) -> Pace:
+def decide(
+    factory: EngineFactory, interval_s: float | None, n_streams: int, *, fixed_hop: bool, beside: bool = False
+) -> Pace:
     """The smallest hop whose measured cost per frame fits the frame interval; raw only when none does.
 
     interval_s: between frames of one stream, None when frames come as fast as they are taken (then the first hop is right).
-    fixed_hop: try no other hop than the chosen one.
+    fixed_hop: try no other hop than the chosen one.  beside: see `beside_ms_per_frame`.
     """
+    measure = beside_ms_per_frame if beside else measure_ms_per_frame
     hops = factory.hops()[:1] if fixed_hop else factory.hops()
     budget_ms = None if interval_s is None else 1e3 * HEADROOM * interval_s / n_streams
     tried: list[str] = []
     for hop in hops:
         with factory.with_hop(hop).make() as engine:
-            ms = measure_ms_per_frame(engine, factory.shape)
+            ms = measure(engine, factory.shape)
             latency = engine.window.latency_frames
         if budget_ms is None or ms <= budget_ms:
             return Pace(hop, ms, latency, _accepted(hop, ms, latency, budget_ms, tried))
@@ -55,8 +58,21 @@ def measure_ms_per_frame(engine: Engine, shape: tuple[int, int]) -> float:
     return float(np.median(costs_ms(engine, shape, N_TIMED_RUNS)))
 
 
-def costs_ms(engine: Engine, shape: tuple[int, int], n_runs: int, most_s: float = math.inf) -> NDArray[np.float64]:
-    """ms per frame of the stream in its steady state, on noise, of `n_runs` network runs; fewer when `most_s` is over (three at least)."""
+def beside_ms_per_frame(engine: Engine, shape: tuple[int, int]) -> float:
+    """The same while another engine denoises the run on the same cores, which is left half of the time to itself.
+
+    The least of the runs, because what disturbs one only adds to it: the cost once this engine has taken over.
+    """
+    return float(np.min(costs_ms(engine, shape, N_TIMED_RUNS, rest=1.0)))
+
+
+def costs_ms(
+    engine: Engine, shape: tuple[int, int], n_runs: int, most_s: float = math.inf, rest: float = 0.0
+) -> NDArray[np.float64]:
+    """ms per frame of the stream in its steady state, on noise, of `n_runs` network runs; fewer when `most_s` is over (three at least).
+
+    rest: pause after a run, as a multiple of what it took.
+    """
     spec = engine.window
     denoiser = StreamingDenoiser(engine, Normalization(0.0, 1.0), shape)
     pool = np.random.default_rng(0).standard_normal((4, *shape), np.float32)
@@ -68,6 +84,8 @@ def costs_ms(engine: Engine, shape: tuple[int, int], n_runs: int, most_s: float 
     for run in range(n_runs):
         first = n_warm + run * spec.hop
         costs[run] = sum(_push_ms(denoiser, pool, first + i) for i in range(spec.hop)) / spec.hop
+        if rest:
+            time.sleep(rest * costs[run] * spec.hop / 1e3)
         if run >= 2 and time.perf_counter() - began > most_s:
             costs = costs[: run + 1]
             break

@@ -53,6 +53,11 @@ class Engine(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
+def is_stateless(engine: Engine) -> bool:
+    """Whether several streams may use the engine in turn: it says `stateless`, because nothing in it belongs to one of them."""
+    return bool(getattr(engine, "stateless", False))
+
+
 @runtime_checkable
 class WindowStore(Protocol):
     """The newest frames of one stream. Nothing of a frame's size is allocated after the first window.

@@ -36,6 +36,11 @@ class FilterEngine:
     window: WindowSpec
     kernel: Kernel
 
+    @property
+    def stateless(self) -> bool:
+        """False for filters whose result depends on frames before the window."""
+        return not isinstance(self.kernel, ExponentialMean | Kalman | Blurred)
+
     def run(self, window: Window, first: int, target: int, n_out: int) -> NDArray[np.float32]:
         """(n_out, Y, X) filtered frames; see Engine.run. Raises WindowError for frames of another shape."""
         if window.shape[1:] != self.shape:

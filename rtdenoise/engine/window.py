@@ -16,6 +16,8 @@ from rtdenoise.frame import WindowSpec
 class WindowEngine:
     """Runs one graph (1, T, Y, X) -> (1, K, Y, X) on every window and returns the positions that the stream asks for."""
 
+    stateless = True
+
     def __init__(
         self, graph: Graph, emits: tuple[int, ...], spec: WindowSpec, shape: tuple[int, int], info: EngineInfo
     ) -> None:
