@@ -30,6 +30,12 @@ class LatencyHistogram:
         return percentiles_ms(self.counts, *percents)
 
 
+def bin_centres_ms() -> NDArray[np.float64]:
+    """(N_BINS,) the latency that each bin stands for."""
+    centres: NDArray[np.float64] = LOWEST_NS / 1e6 * np.exp((np.arange(N_BINS) + 0.5) / _PER_NEPER)
+    return centres
+
+
 def percentiles_ms(counts: NDArray[np.int64], *percents: float) -> tuple[float, ...] | None:
     """Percentiles of a histogram, or of the difference of two taken at different times. None when it is empty."""
     total = int(counts.sum())

@@ -70,11 +70,26 @@ class Counters(_StatusModel):
         return self.acquired == self.delivered + self.n_dropped + self.in_flight
 
 
+class Recorder(BaseModel):
+    """The recording of a run. state: 'off', 'recording', 'disk full', ...  seconds_left: until the disk is full at this rate."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+    state: str = "off"
+    path: str = ""
+    written: int = 0
+    dropped: int = 0
+    seconds_left: float | None = None
+
+
 class StartMessage(_StatusModel):
     """What is being run. Repeated every second for those who join late; further keys travel along.
 
-    epoch_ns: `time.perf_counter_ns()` at the start of the series, good for processes whose `host_id()` is `host`.
+    epoch_ns: `time.perf_counter_ns()` at the start of the series, good for processes whose `host_id()` is `host`.  utc: the same moment.
     lookahead_frames, lookahead_ms: what waiting for later frames costs.  saturation: count of a saturated pixel, None if unknown.
+    software: package -> version.  settings: of the run, as given.  calibration: 'channel/plane' -> (offset, scale), as soon as it is known.
+    policy: 'latest' or 'lossless'.  queues: name -> what it holds at most and what it does when it is full.
+    clock: what `perf_counter_ns` is on that host.  host_name, pid: where, and which process, to look for it.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
@@ -97,6 +112,15 @@ class StartMessage(_StatusModel):
     mode: str = ""
     lookahead_frames: int = 0
     lookahead_ms: float | None = None
+    software: dict[str, str] = {}
+    settings: dict[str, Any] = {}
+    calibration: dict[str, tuple[float, float]] = {}
+    policy: str = ""
+    queues: dict[str, str] = {}
+    endpoints: dict[str, str] = {}
+    clock: str = ""
+    host_name: str = ""
+    pid: int = 0
 
     def age_ms(self, t_in: int) -> float | None:
         """Ms since the moment `t_in` (ns since series start); None when this process runs on another host."""
@@ -106,10 +130,13 @@ class StartMessage(_StatusModel):
 
 
 class StatusMessage(Counters):
-    """How the run is doing, once a second.
+    """How the run is doing: once a second, and out of turn when an alarm begins.
 
     t: ns since series start.  fps_in, fps_out: frames acquired and delivered per second.  mode: 'denoising', 'raw only', ...
     engine: what runs the model.  message: one line for the person at the rig, empty when all is well.
+    queues: name -> how full it was at most since the last second, 0 to 1.  alarms: what is wrong right now, a line each.
+    latency_ms: stage -> (p50, p95, p99) over the last second.  norm_drift: 'channel/plane' -> contrast now over contrast at calibration.
+    recorder: None where nothing is recorded.  restarts: of the denoise process.
     """
 
     htype: Literal["rtdenoise-status-1.0"] = "rtdenoise-status-1.0"
@@ -121,16 +148,32 @@ class StatusMessage(Counters):
     mode: str = ""
     engine: str = ""
     message: str = ""
+    policy: str = ""
+    queues: dict[str, float] = {}
+    alarms: list[str] = []
+    latency_ms: dict[str, tuple[float, float, float]] = {}
+    norm_drift: dict[str, float] = {}
+    recorder: Recorder | None = None
+    restarts: int = 0
 
 
 class EndMessage(Counters):
-    """How the run ended. count: frames delivered.  reason: 'ok', 'stopped', or what went wrong."""
+    """How the run ended.
+
+    count: frames delivered.  age, latency_ms: over the whole run.
+    reason: 'ok' (the source came to its end), 'stopped' (somebody asked), or where it broke and how: 'source: ...', 'overflow: ...',
+    'disconnected: ...', 'stalled: ...', 'geometry: ...', 'engine: ...', 'wire: ...', 'error: ...'.
+    """
 
     htype: Literal["rtdenoise-end-1.0"] = "rtdenoise-end-1.0"
     series: str
     count: int
     reason: str = "ok"
     age: Ages = Ages()
+    latency_ms: dict[str, tuple[float, float, float]] = {}
+    recorder: Recorder | None = None
+    restarts: int = 0
+    seconds: float = 0.0
 
 
 AnyStatus = StartMessage | StatusMessage | EndMessage
