@@ -13,7 +13,9 @@ from rich.console import Console
 from rtdenoise import __version__, exporting, running
 from rtdenoise.errors import MissingExtraError, RtDenoiseError
 from rtdenoise.evaluate import verbs
+from rtdenoise.keys import keys
 from rtdenoise.options import DEMO, Backend, Hop, JsonPath, Latency, Model, Norm, Threads, engine_settings
+from rtdenoise.web import verb as browser
 
 app = typer.Typer(
     name="rtdenoise",
@@ -56,12 +58,18 @@ def demo(
 
 
 app.command()(running.run)
+app.add_typer(keys)
 
 
 @app.command()
 def view(
     port: Annotated[int, typer.Option(help="Port of the denoised stream; raw and status are the next two.")] = 5560,
-    host: Annotated[str, typer.Option(help="Machine that runs rtdenoise.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Machine that runs rtdenoise; another than this one needs --keys.")
+    ] = "127.0.0.1",
+    keys_file: Annotated[
+        Path | None, typer.Option("--keys", help="The file that `rtdenoise keys add` wrote for this machine.")
+    ] = None,
     seconds: Annotated[float | None, typer.Option(help="Close after so long.")] = None,
     screenshot: Annotated[Path | None, typer.Option(help="Save the window as PNG before it closes.")] = None,
 ) -> None:
@@ -69,7 +77,7 @@ def view(
     from rtdenoise.viewer import app as viewer
 
     ends = [f"tcp://{host}:{port + i}" for i in range(3)]
-    sys.exit(viewer.main(ends[1], ends[0], ends[2], duration_s=seconds, screenshot=screenshot))
+    sys.exit(viewer.main(ends[1], ends[0], ends[2], keys_file, duration_s=seconds, screenshot=screenshot))
 
 
 @app.command()
@@ -171,6 +179,7 @@ def import_(
 app.command()(exporting.export)
 app.command()(verbs.evaluate)
 app.command()(verbs.simulate)
+app.command()(browser.web)
 
 
 @app.command()

@@ -32,10 +32,11 @@ TOP_LEVEL = {
     "rtdenoise",
     "models",
     "export",
+    "examples",
     "tests",
     "tools",
 }
-LIVE_PATH = ("session", "acquire", "denoise", "stream", "engine", "sources", "publish", "subscribe", "viewer")
+LIVE_PATH = ("session", "acquire", "denoise", "stream", "engine", "sources", "publish", "subscribe", "viewer", "web")
 RESERVED_ON_WINDOWS = re.compile(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(\..*)?$")
 WALK_AND_DENOISE = f"""
 import importlib, pkgutil, sys
@@ -121,7 +122,7 @@ def _required() -> list[Requirement]:
     extras = project["optional-dependencies"]
     named = [
         *project["dependencies"],
-        *(line for extra in ("live", "cpu", "evaluate", "train", "dev") for line in extras[extra]),
+        *(line for extra in ("live", "cpu", "evaluate", "web", "train", "dev") for line in extras[extra]),
     ]
     return [Requirement(line) for line in named]
 

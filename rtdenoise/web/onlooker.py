@@ -114,7 +114,8 @@ class Onlooker:
         levels = self._view.levels or gallery.auto.levels or Levels(0.0, 1.0)
         self.passed_over += max(0, number - self._last - 1)
         self._last, self._repaint = number, False
-        self._next_picture_s = max(self._next_picture_s + self._interval_s, self._clock())
+        # One that was late may be followed early, so that the rate asked for is reached; more than one may not.
+        self._next_picture_s = max(self._next_picture_s, self._clock() - self._interval_s) + self._interval_s
         self._under_way.append((number, _age_of(gallery.feed)))
         await self._socket.send_bytes(gallery.painter.paint(number, gallery.feed.picture, levels, self._view.side))
 
