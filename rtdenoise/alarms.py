@@ -6,8 +6,10 @@ import time
 from collections.abc import Mapping
 
 from rtdenoise import vitals
+from rtdenoise.recording.tape import WARN_S
 from rtdenoise.settings import RunSettings
 from rtdenoise.shared import SharedRing
+from rtdenoise.status import Recorder
 
 DRIFT_ALARM = 1.5
 """Contrast that left the calibration by this factor is reported. Engineering choice, the same as for pixel size and frame rate."""
@@ -28,12 +30,12 @@ class Watch:
     """
 
     def __init__(self, ring: SharedRing, settings: RunSettings) -> None:
-        self._ring = ring
+        self._ring, self._settings = ring, settings
         self._backlog = vitals.backlog_limit(settings, ring.info, ring.capacity)
         self._heeds_queues = ring.info.live
         self._expected = _AT_THE_END if settings.lossless else _EXPECTED
         self.fills = vitals.queue_fills(ring, self._backlog)
-        self._dropped = ring.dropped()
+        self._dropped = self._lost()
         self._said: list[str] = []
         self._said_at = -QUIET_S
 
@@ -47,8 +49,9 @@ class Watch:
 
     def lines(self, drift: Mapping[str, float] | None = None) -> list[str]:
         """What is wrong, a line each."""
-        queues = [line for name, fill in self.fills.items() if (line := _of_queue(name, fill))]
-        found = [*self._losses(), *(queues if self._heeds_queues else [])]
+        heeded = {name: fill for name, fill in self.fills.items() if self._heeds_queues or name == "recorder"}
+        found = [*self._losses(), *_of_recorder(vitals.recorder(self._ring, self._settings))]
+        found += [line for name, fill in heeded.items() if (line := _of_queue(name, fill))]
         return found + [line for key, ratio in (drift or {}).items() if (line := _of_drift(key, ratio))]
 
     def said(self, lines: list[str]) -> None:
@@ -58,12 +61,29 @@ class Watch:
     def begin_anew(self) -> None:
         """A second is over: from here on a new worst, and new losses."""
         self.fills = vitals.queue_fills(self._ring, self._backlog)
-        self._dropped = self._ring.dropped()
+        self._dropped = self._lost()
         self._said = [line for line in self._said if not line.startswith(_LOST)]  # the next loss is news again
 
     def _losses(self) -> list[str]:
-        new = {reason: n - self._dropped.get(reason, 0) for reason, n in self._ring.dropped().items()}
+        new = {reason: n - self._dropped.get(reason, 0) for reason, n in self._lost().items()}
         return [f"{_LOST}{n}, {reason}" for reason, n in new.items() if n > 0 and reason not in self._expected]
+
+    def _lost(self) -> dict[str, int]:
+        recorder = vitals.recorder(self._ring, self._settings)
+        return self._ring.dropped() | ({"recorder: not written": recorder.dropped} if recorder else {})
+
+
+def _of_recorder(recorder: Recorder | None) -> list[str]:
+    if recorder is None:
+        return []
+    if recorder.state in ("interrupted", "failed"):
+        return [f"the recording is {recorder.state}: frames are missing in {recorder.path}"]
+    left = recorder.seconds_left
+    return (
+        [f"the disk of {recorder.path} is full within {WARN_S / 60:.0f} minutes"]
+        if left is not None and left < WARN_S
+        else []
+    )
 
 
 def _of_queue(name: str, fill: float) -> str:

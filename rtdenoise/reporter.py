@@ -19,6 +19,7 @@ from rtdenoise.logbook import Logbook
 from rtdenoise.publish import StatusPublisher
 from rtdenoise.settings import RunSettings
 from rtdenoise.shared import STAGES, SharedRing, Slot
+from rtdenoise.status import Recorder
 from rtdenoise.summary import Summary, summed
 
 STATUS_INTERVAL_S = 1.0
@@ -66,6 +67,7 @@ class Reporter:
         self._fixed: dict[str, object] = {}
         self._announced: dict[str, object] = {}
         self._message = ""
+        self._events: list[dict[str, object]] = []
         self._began = time.monotonic()
         self._last = self._snapshot()
         self._rates = _Rates()
@@ -83,14 +85,23 @@ class Reporter:
         """What the newest denoise process said before its first frame."""
         return self._ready
 
-    def now_ready(self, ready: Ready) -> None:
+    def now_ready(self, ready: Ready, why: str) -> None:
         """A new denoise process took over."""
         self._ready = ready
-        self.note(f"the denoise process was restarted; {ready.reason}")
+        self.note(f"{why}; {ready.reason}")
+
+    def event(self, event: Mapping[str, object]) -> None:
+        """Something that happened at the rig: the next status message tells everybody who listens."""
+        self._events.append(dict(event))
+        self._log.write(f"event at frame {event.get('frame')}: {event.get('text')}")
 
     def note(self, line: str) -> None:
         """Something that the next status message says, after what it has to say already."""
         self._message = f"{self._message}; {line}" if self._message else line
+
+    def recorder(self) -> Recorder | None:
+        """How the recording is doing; None where there is none."""
+        return vitals.recorder(self._ring, self._settings)
 
     def stopping(self) -> None:
         """Somebody asked the run to end, which counts unless it has ended by itself."""
@@ -129,7 +140,7 @@ class Reporter:
             in_flight=summary.in_flight,
             age=_ages(ages),
             latency_ms=summary.latency_ms,
-            recorder=self._recorder(),
+            recorder=self.recorder(),
             restarts=summary.restarts,
             seconds=summary.seconds,
         )
@@ -217,11 +228,13 @@ class Reporter:
                 "alarms": alarms,
                 "latency_ms": rates.latency_ms,
                 "norm_drift": self.drift,
-                "recorder": self._recorder(),
+                "recorder": self.recorder(),
                 "restarts": int(self._ring.ints[Slot.RESTARTS]),
+                "events": self._events,
             }
         )
         self._message = ""
+        self._events = []
         self._watch.said(alarms)
         self._log_alarms(alarms)
 
@@ -237,9 +250,6 @@ class Reporter:
             if now - self._logged.get(kind, -LOG_INTERVAL_S) >= LOG_INTERVAL_S:
                 self._logged[kind] = now
                 self._log.write(f"alarm: {line}")
-
-    def _recorder(self) -> dict[str, object] | None:
-        return None
 
     def _snapshot(self) -> _Snapshot:
         ints = self._ring.ints

@@ -78,11 +78,25 @@ class Collector:
         for key, ratio in self._reporter.drift.items():
             drift.add_metric((key,), ratio)
         yield drift
+        yield from self._recorder()
         restarts = int(self._ring.ints[Slot.RESTARTS])
         yield CounterMetricFamily("rtdenoise_restarts", "of the denoise process", restarts)
         ready = self._reporter.ready
         facts = {"backend": ready.backend, "model": ready.model, "mode": ready.mode, "version": __version__}
         yield InfoMetricFamily("rtdenoise_backend", "what denoises", facts)
+
+    def _recorder(self) -> Iterator[Metric]:
+        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+
+        recorder = self._reporter.recorder()
+        if recorder is None:
+            return
+        frames = CounterMetricFamily("rtdenoise_recorder_frames", "raw frames of the recording", labels=("outcome",))
+        frames.add_metric(("written",), recorder.written)
+        frames.add_metric(("dropped",), recorder.dropped)
+        yield frames
+        if recorder.seconds_left is not None:
+            yield GaugeMetricFamily("rtdenoise_recorder_seconds_left", "until the disk is full", recorder.seconds_left)
 
 
 class MetricsServer:

@@ -71,7 +71,11 @@ class Counters(_StatusModel):
 
 
 class Recorder(BaseModel):
-    """The recording of a run. state: 'off', 'recording', 'disk full', ...  seconds_left: until the disk is full at this rate."""
+    """The recording of a run.
+
+    state: 'off', 'recording', 'interrupted' (the disk is full or gone; frames are missing), 'complete' or 'failed'.
+    written, dropped: raw frames in the recording, and missing in it.  seconds_left: until the disk is full at this rate.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
@@ -129,6 +133,17 @@ class StartMessage(_StatusModel):
         return (time.perf_counter_ns() - self.epoch_ns - t_in) / 1e6
 
 
+class Event(BaseModel):
+    """Something that somebody marked. t: ns since series start.  frame, src_frame: the newest ones, in the raw stream and of the camera."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+    t: int
+    frame: int
+    src_frame: int
+    text: str
+
+
 class StatusMessage(Counters):
     """How the run is doing: once a second, and out of turn when an alarm begins.
 
@@ -136,7 +151,7 @@ class StatusMessage(Counters):
     engine: what runs the model.  message: one line for the person at the rig, empty when all is well.
     queues: name -> how full it was at most since the last second, 0 to 1.  alarms: what is wrong right now, a line each.
     latency_ms: stage -> (p50, p95, p99) over the last second.  norm_drift: 'channel/plane' -> contrast now over contrast at calibration.
-    recorder: None where nothing is recorded.  restarts: of the denoise process.
+    recorder: None where nothing is recorded.  restarts: of the denoise process.  events: marked since the last status.
     """
 
     htype: Literal["rtdenoise-status-1.0"] = "rtdenoise-status-1.0"
@@ -155,6 +170,7 @@ class StatusMessage(Counters):
     norm_drift: dict[str, float] = {}
     recorder: Recorder | None = None
     restarts: int = 0
+    events: list[Event] = []
 
 
 class EndMessage(Counters):

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdenoise.frame import Pixels, StreamInfo
+from rtdenoise.recording.tape import TapeState
 from rtdenoise.settings import RunSettings
 from rtdenoise.shared import SharedRing, Slot
+from rtdenoise.status import Recorder
 
 PERMILLE = 1000
 _TRIES = 10
@@ -60,7 +62,7 @@ def backlog_limit(settings: RunSettings, info: StreamInfo, capacity: int) -> int
 
 def queue_fills(ring: SharedRing, backlog: int) -> dict[str, float]:
     """How full each queue is, 0 to 1. ring: frames not yet settled.  denoise: frames not yet looked at, of `backlog`.
-    publishers: frames that wait for the slowest subscriber.
+    publishers: frames that wait for the slowest subscriber.  recorder: frames not yet written, where there is one.
     """
     ints = ring.ints
     head = int(ints[Slot.HEAD])
@@ -70,6 +72,8 @@ def queue_fills(ring: SharedRing, backlog: int) -> dict[str, float]:
         "raw publisher": int(ints[Slot.QUEUED_RAW]) / PERMILLE,
         "denoised publisher": int(ints[Slot.QUEUED_DENOISED]) / PERMILLE,
     }
+    if ints[Slot.RECORDER_STATE] == TapeState.RECORDING:
+        fills["recorder"] = (head - int(ints[Slot.RECORDER_CURSOR])) / ring.capacity
     return {name: min(1.0, max(0.0, fill)) for name, fill in fills.items()}
 
 
@@ -79,12 +83,30 @@ def queue_rules(settings: RunSettings, info: StreamInfo, capacity: int) -> dict[
     waits = settings.lossless or not info.live
     behind = "the newest frame is next, older ones are dropped and counted (drop_oldest)"
     sending = "the run waits (stop)" if settings.lossless else "that subscriber loses the newest frame (drop_newest)"
-    return {
+    rules = {
         "ring": f"{capacity} frames; full: {'the source waits (stop)' if waits else 'the oldest is overwritten (drop_oldest)'}",
         "denoise": f"{backlog} frames; full: {'the source waits (stop)' if waits else behind}",
         "raw publisher": f"half a second for each subscriber; full: {sending}",
         "denoised publisher": f"half a second for each subscriber; full: {sending}",
     }
+    if settings.record is not None:
+        rules["recorder"] = f"{capacity} frames; full: the oldest is missing in the recording (drop_oldest)"
+    return rules
+
+
+def recorder(ring: SharedRing, settings: RunSettings) -> Recorder | None:
+    """How the recording of a run is doing; None where there is none."""
+    if settings.record is None:
+        return None
+    ints = ring.ints
+    state = TapeState(int(ints[Slot.RECORDER_STATE]))
+    return Recorder(
+        state=state.name.lower(),
+        path=str(settings.record.folder),
+        written=int(ints[Slot.RECORDED]),
+        dropped=int(ints[Slot.RECORDER_LOST]),
+        seconds_left=float(ints[Slot.RECORDER_SECONDS_LEFT]) if state == TapeState.RECORDING else None,
+    )
 
 
 def key_name(key: Key) -> str:

@@ -29,7 +29,7 @@ PYTHON = str(BIN / f"python{EXE}")
 STAMP = VENV / "rtdenoise-installed.json"
 CONSTRAINTS = ROOT / "tools" / "constraints.txt"
 
-EXTRAS = {"demo": ("live", "cpu"), "test": ("live", "cpu", "evaluate", "train", "quantize", "dev")}
+EXTRAS = {"demo": ("live", "cpu"), "test": ("live", "cpu", "evaluate", "metrics", "train", "quantize", "dev")}
 OLDEST_PYTHON = (3, 11)
 ONE_THREAD_EACH = {"OMP_NUM_THREADS": "1"}
 """The tests run in as many processes as there are cores."""
