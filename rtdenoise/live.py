@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from rtdenoise import bundle as bundles
-from rtdenoise import config
+from rtdenoise import config, logbook
 from rtdenoise.engine.filters import FILTERS
 from rtdenoise.engine.load import factory_for
 from rtdenoise.errors import ConfigError, RtDenoiseError
@@ -41,6 +41,8 @@ class Asked:
     seconds: float | None
     port: int
     remote: Remote | None = None
+    metrics_port: int | None = None
+    log_dir: str = "none"
 
 
 def run(console: Console, asked: Asked, engine: EngineSettings, json_path: Path | None) -> None:
@@ -59,6 +61,10 @@ def run(console: Console, asked: Asked, engine: EngineSettings, json_path: Path 
     session = Session(settings, news)
     with session, ctrl_c_stops(session):
         console.print(f"denoised {ends.denoised}  raw {ends.raw}  status {ends.status}", highlight=False)
+        if session.metrics is not None:
+            say(f"metrics {session.metrics.url}")
+        if session.log.path is not None:
+            say(f"log {session.log.path}")
         summary = session.run()
     show(console, summary)
     if json_path is not None:
@@ -112,6 +118,8 @@ def settings_of(asked: Asked, engine: EngineSettings) -> RunSettings:
         "policy": asked.policy,
         "wait_for": _wait_for(asked),
         "duration_s": asked.seconds,
+        "metrics_port": asked.metrics_port,
+        "log_dir": _log_dir(asked.log_dir),
     }
     return config.build(RunSettings, values, "command line")
 
@@ -121,6 +129,12 @@ def policy_of(policy: str, *, lossless: bool) -> Policy:
     if policy not in get_args(Policy):
         raise ConfigError(f"--policy {policy}: unknown; known: {', '.join(get_args(Policy))}")
     return "lossless" if lossless or policy == "lossless" else "latest"
+
+
+def _log_dir(asked: str) -> Path | None:
+    if asked == "none":
+        return None
+    return Path(asked) if asked else logbook.default_folder()
 
 
 def show(console: Console, summary: Summary) -> None:

@@ -37,6 +37,12 @@ def run(
         str | None, typer.Option(help="Let other machines watch: an address of this one, or 0.0.0.0. Needs keys.")
     ] = None,
     keys_folder: keys.Folder = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Answer Prometheus on this port of this machine, 9464 by custom.")
+    ] = None,
+    log_dir: Annotated[
+        str, typer.Option(help="Folder for the log; default: this user's (doctor names it); none: keep none.")
+    ] = "",
     json_path: JsonPath = None,
 ) -> None:
     """Acquire, denoise and publish, live."""
@@ -55,6 +61,8 @@ def run(
         seconds,
         port,
         keys.remote_of(bind, keys_folder),
+        metrics_port,
+        log_dir,
     )
     asked_engine = engine_settings(model, engine, latency, hop, threads, normalization)
     live.run(Console(), asked, asked_engine, json_path)

@@ -100,7 +100,7 @@ class Collector:
 
 
 class MetricsServer:
-    """Answers GET /metrics on loopback, in a thread of its own. port: where, filled in when 0 was asked for.
+    """Answers GET /metrics on loopback, in a thread of its own. url: where, with the port filled in when 0 was asked for.
 
     Raises MissingExtraError without prometheus-client, WireError when the port is taken.
     """
@@ -119,7 +119,7 @@ class MetricsServer:
             raise WireError(
                 f"{HOST}:{port}: no metrics there ({error.strerror}); choose another --metrics-port"
             ) from None
-        self.port = int(self._server.server_port)
+        self.url = f"http://{HOST}:{self._server.server_port}/metrics"
 
     def close(self) -> None:
         """Answer nobody any more. Call it before the ring is closed."""
