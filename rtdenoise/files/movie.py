@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from rtdenoise.errors import FileFormatError, MissingExtraError
 from rtdenoise.frame import FRAME_DTYPES, Pixels
@@ -22,7 +22,8 @@ class MovieInfo:
 
     shape: (Y, X).  dtype: numpy name of what `read` returns.  n_images: images in the file, every channel and plane counted.
     frame_interval_s: per frame of one channel and plane; um_per_px: along X; both None when the file does not say.
-    format: 'tiff', 'imagej', 'ome-tiff', 'scanimage', 'ome-zarr', 'zarr', 'hdf5' or 'nwb'.
+    format: 'tiff', 'imagej', 'ome-tiff', 'scanimage', 'ome-zarr', 'zarr', 'hdf5', 'nwb' or
+    'recording'.
     scan: what the acquisition software says about the scan; empty when it says nothing.
     """
 
@@ -62,14 +63,20 @@ class Movie:
     """An open movie. Images are numbered in acquisition order: channel fastest, then plane, then time.
 
     Use it as a context manager, from one thread at a time. Memory does not grow with the length of the movie.
+    A recording has `stamps` (columns of `recording.table.STAMPS`, one row per image): its images are numbered as they came.
     """
 
-    def __init__(self, info: MovieInfo, reader: ImageReader) -> None:
-        self.info = info
+    def __init__(
+        self, info: MovieInfo, reader: ImageReader, stamps: Mapping[str, NDArray[np.int64]] | None = None
+    ) -> None:
+        self.info, self.stamps = info, stamps
         self._reader = reader
 
     def frame_stamp(self, i_image: int) -> tuple[int, int, int]:
-        """(channel, plane, src_frame) of an image; src_frame is its time index."""
+        """(channel, plane, src_frame) of an image; src_frame is its time index, or what the camera said in a recording."""
+        if self.stamps is not None:
+            channel, plane, src_frame = (int(self.stamps[name][i_image]) for name in ("channel", "plane", "src_frame"))
+            return channel, plane, src_frame
         src_frame, within = divmod(i_image, self.info.channels * self.info.planes)
         plane, channel = divmod(within, self.info.channels)
         return channel, plane, src_frame

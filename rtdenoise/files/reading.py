@@ -9,6 +9,7 @@ from pathlib import Path
 from rtdenoise.errors import FileFormatError, RtDenoiseError
 from rtdenoise.files.movie import Movie
 from rtdenoise.files.tiff import open_tiff, open_tiff_sequence
+from rtdenoise.recording.layout import is_recording
 
 _TIFF_SUFFIXES = (".tif", ".tiff", ".btf")
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
@@ -17,9 +18,10 @@ _KNOWN = "rtdenoise reads TIFF, OME-TIFF, ScanImage, OME-Zarr, zarr, HDF5 and NW
 
 
 def open_movie(path: str | Path, *, channels: int | None = None, dataset: str | None = None) -> Movie:
-    """Open a file, a folder of TIFFs, a zarr folder, or a pattern such as `run1/*.tif`.
+    """Open a file, a folder of TIFFs, a zarr folder, the folder of a recorded run, or a pattern such as `run1/*.tif`.
 
-    `channels`: the file's images are interleaved by this many channels (TIFF only).  `dataset`: which array of an HDF5 or zarr.
+    `channels`: the file's images are interleaved by this many channels (TIFF only).  `dataset`: which array of an HDF5 or zarr,
+    which series of a recorded run.
     Pixels come as they are stored (uint8, uint16, int16, float32); float64 is delivered as float32.
     Raises FileFormatError, MissingExtraError.
     """
@@ -64,6 +66,11 @@ def _folder(path: Path, channels: int | None, dataset: str | None) -> Movie:
 
         _refuse(path, "channels", channels, "a TIFF")
         return open_zarr(path, dataset=dataset)
+    if is_recording(path):
+        from rtdenoise.files.recorded import open_recording
+
+        _refuse(path, "channels", channels, "a TIFF")
+        return open_recording(path, series=dataset)
     _refuse(path, "dataset", dataset, "an HDF5 or zarr movie")
     return _sequence(path, path.iterdir(), channels)
 

@@ -5,6 +5,7 @@ pandas.read_csv("run/raw-000.stamps.csv")
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -65,16 +66,22 @@ class GrowingTable:
 
 
 def read_stamps(path: Path) -> dict[str, NDArray[np.int64]]:
-    """Column name -> (n_frames,) of a stamps table, whole lines only: the last may be half there after a power cut, or in a copy."""
-    lines = _whole_lines(path)
-    columns = lines[0].split(",")
-    if not set(STAMPS) <= set(columns):
-        raise FileFormatError(f"{path}: not a table of stamps; its first line is {lines[0]!r}")
+    """Column name -> (n_frames,) of a stamps table, whole lines only: the last may be half there after a power cut, or in a copy.
+
+    Raises FileFormatError.
+    """
     try:
-        values = np.array([line.split(",") for line in lines[1:]], dtype=np.int64).reshape(-1, len(columns))
-    except ValueError as error:
-        raise FileFormatError(f"{path}: damaged: {error}") from error
-    return dict(zip(columns, values.T, strict=True))
+        with path.open(encoding="utf-8") as file:
+            columns = file.readline().strip().split(",")
+            whole = (line for line in file if line.endswith("\n"))
+            first = next(whole, None)
+            lines = itertools.chain([first], whole) if first else iter(())
+            values = np.loadtxt(lines, dtype=np.int64, delimiter=",", ndmin=2) if first else np.zeros((0, len(columns)))
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"{path}: cannot be read: {error}") from error
+    if not set(STAMPS) <= set(columns) or values.shape[1] != len(columns):
+        raise FileFormatError(f"{path}: not a table of stamps; its first line is {','.join(columns)!r}")
+    return dict(zip(columns, values.astype(np.int64, copy=False).T, strict=True))
 
 
 def read_losses(path: Path) -> list[tuple[str, int, int, str]]:

@@ -16,13 +16,15 @@ from rtdenoise.errors import ConfigError, EndOfStream, FileFormatError, SourceEr
 from rtdenoise.files import Movie, MovieInfo, open_movie
 from rtdenoise.files.prefetch import ImageSupply, Prefetcher, Preloaded, Span
 from rtdenoise.frame import Frame, FrameStamp
+from rtdenoise.recording.layout import is_recording, series_names
 from rtdenoise.sources.base import SeriesClock, SourceStats, StreamInfo
+from rtdenoise.sources.schedule import EvenSchedule, ImageFacts, RecordedSchedule, Schedule
 
 
 class ReplaySettings(config.Settings):
     """What to play and how.
 
-    path: a movie, a folder or a pattern (see `files.open_movie`); channels, dataset: passed on to it.
+    path: a movie, a folder, a recorded run or a pattern (see `files.open_movie`); channels, dataset: passed on to it.
     rate: `file` (the rate in the file), `max` (as fast as frames are read), or frames per second of one channel and plane.
     start, stop: time points, stop not included.  loop: begin again at the end.  n_frames: time points in a series; None for the
     whole movie, or for no end with `loop`.
@@ -53,6 +55,8 @@ class ReplaySource:
     """Plays a movie on an absolute schedule: a frame is never early, and a late reader catches up without drift.
 
     `src_frame` is the time index in the file, going on past the end when the movie loops; `t_src` follows the rate in the file.
+    A recorded run is played series by series, by rate `file` each frame as long after the first as it arrived then, with the camera
+    numbers, device times and holes that it had.
     The pixels of a frame are a read-only view, valid until the next read.
     """
 
@@ -65,8 +69,9 @@ class ReplaySource:
         self._supply: ImageSupply | None = None
         self._span = Span(0, 1, 1)
         self._per_time = 1
-        self._image_interval_ns: float | None = None
-        self._t_src_step_ns = 0.0
+        self._schedule: Schedule | None = None
+        self._series: list[str] = []
+        self._n_started = 0
         self._stopped = threading.Event()
         self._stopped.set()
         self._stats = SourceStats()
@@ -84,22 +89,20 @@ class ReplaySource:
     def open(self) -> StreamInfo:
         """Open the movie. Raises ConfigError when a rate or range does not fit it, FileFormatError, MissingExtraError."""
         self.close()
-        s = self._settings
-        movie = open_movie(s.path, channels=s.channels, dataset=s.dataset)
-        try:
-            self._plan(movie.info)
-            self._preloaded = Preloaded(movie, self._span) if s.preload else None
-        except BaseException:
-            movie.close()
-            raise
-        self._movie = movie
-        return self._describe(movie.info)
+        recorded = self._settings.dataset is None and is_recording(self._settings.path)
+        self._series = series_names(self._settings.path) if recorded else []
+        self._n_started = 0
+        return self._describe(self._load(self._settings.dataset).info)
 
     def start(self) -> None:
-        """Begin a new series at the first frame. Raises SourceError before open."""
+        """Begin a new series at the first frame; of a recorded run the next one, round and round. Raises SourceError before open."""
         if self._movie is None:
             raise SourceError(f"{self._settings.path} is not open; call open() before start()")
         self.stop()
+        if self._n_started and len(self._series) > 1:
+            self._close_movie()
+            self._load(self._series[self._n_started % len(self._series)])
+        self._n_started += 1
         self._next = self._n_delivered = 0
         self._lost.clear()
         self._begin_ns = None
@@ -118,10 +121,10 @@ class ReplaySource:
         number = self._next
         if self._span.n_total is not None and number >= self._span.n_total:
             self._stopped.set()
-        supply, movie = self._supply, self._movie
-        if self._stopped.is_set() or supply is None or movie is None:
+        supply, schedule = self._supply, self._schedule
+        if self._stopped.is_set() or supply is None or schedule is None:
             raise EndOfStream(f"{self._settings.path}: the series of {self._n_delivered} frames is complete")
-        if not self._wait_until_due(number, deadline_ns):
+        if not self._wait_until_due(schedule.due_ns(number), deadline_ns):
             return None
         try:
             pixels = supply.image(number, (deadline_ns - time.perf_counter_ns()) * 1e-9)
@@ -131,7 +134,7 @@ class ReplaySource:
             return None
         if self._begin_ns is None:
             self._begin_ns = time.perf_counter_ns()
-        stamp = self._stamp(movie, number)
+        stamp = self._stamp(schedule.facts(number))
         self._next = number + 1
         self._n_delivered += 1
         self._stats.received += 1
@@ -156,12 +159,29 @@ class ReplaySource:
     def close(self) -> None:
         """Stop and let go of the file."""
         self.stop()
+        self._close_movie()
+
+    def _close_movie(self) -> None:
         movie, self._movie, self._preloaded = self._movie, None, None
         if movie is not None:
             movie.close()
 
-    def _plan(self, info: MovieInfo) -> None:
+    def _load(self, series: str | None) -> Movie:
+        """Open the movie, or a series of a recorded run, and plan how it will be played."""
+        s = self._settings
+        movie = open_movie(s.path, channels=s.channels, dataset=series)
+        try:
+            self._schedule = self._plan(movie)
+            self._preloaded = Preloaded(movie, self._span) if s.preload else None
+        except BaseException:
+            movie.close()
+            raise
+        self._movie = movie
+        return movie
+
+    def _plan(self, movie: Movie) -> Schedule:
         """What will be played, and how fast."""
+        info = movie.info
         s = self._settings
         stop = info.n_frames if s.stop is None else s.stop
         if not s.start < stop <= info.n_frames:
@@ -180,8 +200,11 @@ class ReplaySource:
         n_total = last - first if not s.loop else (s.n_frames * self._per_time if s.n_frames else None)
         self._span = Span(first, last - first, n_total)
         interval_s = self._interval_s(info)
-        self._image_interval_ns = None if s.rate == "max" or interval_s is None else interval_s * 1e9 / self._per_time
-        self._t_src_step_ns = (info.frame_interval_s or interval_s or 0.0) * 1e9
+        image_ns = None if s.rate == "max" or interval_s is None else interval_s * 1e9 / self._per_time
+        if movie.stamps is not None:
+            return RecordedSchedule(movie.stamps, self._span, None if s.rate == "file" else image_ns or 0.0)
+        step_ns = (info.frame_interval_s or interval_s or 0.0) * 1e9
+        return EvenSchedule(movie, self._span, image_ns, step_ns, s.start)
 
     def _interval_s(self, info: MovieInfo) -> float | None:
         rate = self._settings.rate
@@ -204,29 +227,28 @@ class ReplaySource:
             frame_interval_s=self._interval_s(info),
             live=self._settings.live,
             capacity=self._settings.capacity if self._settings.live else 0,
-            n_frames=self._span.n_total,
+            n_frames=self._span.n_total if len(self._series) < 2 else None,
             um_per_px=info.um_per_px,
             scan=info.scan,
         )
 
-    def _stamp(self, movie: Movie, number: int) -> FrameStamp:
-        channel, plane, src_frame = movie.frame_stamp(self._span.first + number)
+    def _stamp(self, facts: ImageFacts) -> FrameStamp:
         return FrameStamp(
             series=self._clock.series,
             frame=self._n_delivered,
-            src_frame=src_frame,
+            src_frame=facts.src_frame,
             t_in=self._clock.now_ns(),
-            t_src=round((src_frame - self._settings.start) * self._t_src_step_ns),
-            channel=channel,
-            plane=plane,
-            dropped=self._lost.pop((channel, plane), 0),
+            t_src=facts.t_src,
+            channel=facts.channel,
+            plane=facts.plane,
+            dropped=facts.dropped + self._lost.pop((facts.channel, facts.plane), 0),
         )
 
     def _n_due(self) -> int:
         """Images that a camera would have taken by now."""
-        if self._image_interval_ns is None or self._begin_ns is None or self._stopped.is_set():
+        if self._schedule is None or self._begin_ns is None or self._stopped.is_set():
             return 0
-        n_due = int((time.perf_counter_ns() - self._begin_ns) / self._image_interval_ns) + 1
+        n_due = self._schedule.n_due(time.perf_counter_ns() - self._begin_ns)
         return n_due if self._span.n_total is None else min(n_due, self._span.n_total)
 
     def _lose_overwritten(self) -> None:
@@ -236,22 +258,22 @@ class ReplaySource:
             self._stats.max_backlog, min(behind, self._settings.capacity) if self._settings.live else behind
         )
         n_lost = behind - self._settings.capacity
-        if not self._settings.live or n_lost <= 0 or self._movie is None:
+        if not self._settings.live or n_lost <= 0 or self._schedule is None:
             return
-        for within in range(self._per_time):
-            channel, plane, _ = self._movie.frame_stamp(self._span.first + self._next + within)
-            self._lost[channel, plane] += len(range(within, n_lost, self._per_time))
+        for number in range(self._next, self._next + n_lost):
+            facts = self._schedule.facts(number)
+            self._lost[facts.channel, facts.plane] += 1 + facts.dropped
         self._next += n_lost
         self._stats.dropped += n_lost
 
-    def _wait_until_due(self, number: int, deadline_ns: int) -> bool:
-        """Sleep until a frame is due. False when that is after the deadline; raises EndOfStream when stopped meanwhile.
+    def _wait_until_due(self, after_ns: int | None, deadline_ns: int) -> bool:
+        """Sleep until a frame is due, so long after the first. False when that is after the deadline; raises EndOfStream when stopped.
 
         The first frame is due as soon as it is read, and the schedule begins there: a slow disk delays the start only.
         """
-        if self._image_interval_ns is None or self._begin_ns is None:
+        if after_ns is None or self._begin_ns is None:
             return True
-        due_ns = self._begin_ns + int(number * self._image_interval_ns)
+        due_ns = self._begin_ns + after_ns
         wait_ns = min(due_ns, deadline_ns) - time.perf_counter_ns()
         if wait_ns > 0 and self._stopped.wait(wait_ns * 1e-9):
             raise EndOfStream(f"{self._settings.path}: stopped after {self._n_delivered} frames")
