@@ -20,7 +20,7 @@ MAX_TOPIC_BYTES = 512
 """Longest topic; that of a stream with the longest name takes 300. Engineering choice."""
 MAX_REQUESTS = 128
 """Messages from one connection in its life; a subscriber sends one. Engineering choice."""
-_UNSUBSCRIBE, _SUBSCRIBE = 0, 1
+_UNSUBSCRIBE, _SUBSCRIBE, _NOTHING = 0, 1, 255
 """First byte of a request (ZeroMQ RFC 29)."""
 
 
@@ -30,6 +30,7 @@ class _Guest:
 
     address: object
     user: str
+    closed: bool = False
     n_requests: int = 0
     topics: set[bytes] = field(default_factory=set)
 
@@ -49,10 +50,10 @@ class Guests:
     def heard(self, message: zmq.Frame) -> int:
         """By how much a message of an XPUB socket changes the number of subscriptions: 1, 0 or -1."""
         content = message.buffer
-        verb = content[0] if len(content) else None
+        verb = content[0] if len(content) else _NOTHING
         descriptor = _property(message, "__fd")
-        if not descriptor:  # a connection has ended; ZeroMQ says so once for each topic that it had
-            return -1 if verb == _UNSUBSCRIBE else 0
+        if not descriptor:  # ZeroMQ itself: a connection has ended (once for each topic that it had), or is of the first protocol
+            return {_SUBSCRIBE: 1, _UNSUBSCRIBE: -1}.get(verb, 0)
         with self._lock:
             return self._heard(int(descriptor), _property(message, "User-Id"), verb, content)
 
@@ -63,7 +64,7 @@ class Guests:
                 if guest.user and guest.user not in may_stay:
                     self._close(descriptor, guest)
 
-    def _heard(self, descriptor: int, user: str, verb: int | None, content: memoryview) -> int:
+    def _heard(self, descriptor: int, user: str, verb: int, content: memoryview) -> int:
         guest = self._guest(descriptor, user)
         guest.n_requests += 1
         topic = bytes(content[1 : MAX_TOPIC_BYTES + 1])
@@ -88,7 +89,8 @@ class Guests:
         return guest
 
     def _close(self, descriptor: int, guest: _Guest) -> None:
-        if guest.address is not None and _address(descriptor) == guest.address:
+        if not guest.closed and guest.address is not None and _address(descriptor) == guest.address:
+            guest.closed = True
             self.turned_out += 1
             _shut_down(descriptor)
 

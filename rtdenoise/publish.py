@@ -117,7 +117,7 @@ class Publisher:
         self._awaited = 0
         if not self.wait_for_return(n, timeout_s):
             return False
-        self._awaited = n
+        self._awaited = n if self._lossless else 0
         return True
 
     def wait_for_return(self, n: int, timeout_s: float) -> bool:
