@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rtdenoise import config, registry
-from rtdenoise.errors import EndOfStream, GeometryChanged, RtDenoiseError
+from rtdenoise.errors import EndOfStream, GeometryChanged, RtDenoiseError, SourceStalled
 from rtdenoise.frame import Frame, StreamInfo, check_frame
 from rtdenoise.settings import RunSettings, SourceChoice
 from rtdenoise.shared import SharedRing, Slot, State
-from rtdenoise.sources.base import Source
+from rtdenoise.sources.base import Source, Speaks
 
 if TYPE_CHECKING:
     from rtdenoise.recording.recorder import Recorder
@@ -59,6 +59,8 @@ def serve(make: Callable[[], Source], settings: RunSettings, ring_path: Path, wa
     voice = _Voice(say)
     try:
         source = make()
+        if isinstance(source, Speaks):
+            source.say = voice.note
         try:
             info = source.open()
             ring = SharedRing.create(ring_path, info, ring_capacity(settings, info))
@@ -67,7 +69,7 @@ def serve(make: Callable[[], Source], settings: RunSettings, ring_path: Path, wa
                 voice.say("opened", info.name)
                 if recorder is not None:
                     recording.enter_context(recorder)
-                _Acquisition(settings, source, ring, wake).run()
+                _Acquisition(settings, source, ring, wake, voice.note).run()
         finally:
             source.close()
     except RtDenoiseError as error:
@@ -102,8 +104,11 @@ def _recorder(settings: RunSettings, ring: SharedRing, voice: _Voice) -> Recorde
 class _Acquisition:
     """Series after series, from the source into the ring."""
 
-    def __init__(self, settings: RunSettings, source: Source, ring: SharedRing, wake: Semaphore) -> None:
-        self._settings, self._source, self._ring, self._wake = settings, source, ring, wake
+    def __init__(
+        self, settings: RunSettings, source: Source, ring: SharedRing, wake: Semaphore, note: Callable[[str], None]
+    ) -> None:
+        self._settings, self._source, self._ring, self._wake, self._note = settings, source, ring, wake, note
+        self._stalled = False
         self._last_src: dict[tuple[int, int], int] = {}
         self._deadline: float | None = None
         # A file can wait; a camera cannot.
@@ -139,6 +144,8 @@ class _Acquisition:
         finally:
             self._source.stop()
             self._count_unseen(lost_before)
+            if trouble := self._source.stats().trouble():
+                self._note(f"{self._ring.info.name}: {trouble}")
             self._ring.end_series()
             self._wake.release()
 
@@ -146,7 +153,7 @@ class _Acquisition:
         if self._holds_back and not self._has_room():
             return
         cpu = time.thread_time_ns()
-        frame = self._source.read(READ_TIMEOUT_S)
+        frame = self._read()
         arrived = time.perf_counter_ns()
         if frame is not None:
             self._write(frame)
@@ -154,6 +161,20 @@ class _Acquisition:
             self._wake.release()  # the reader may take our core at once
             self._ring.latency["copy"].add(copied - arrived)
         self._ring.ints[Slot.PULL_CPU_NS] += time.thread_time_ns() - cpu
+
+    def _read(self) -> Frame | None:
+        """The next frame. A silent source is said once, and waited for: a laser that is off or a paused scan is no end."""
+        try:
+            frame = self._source.read(READ_TIMEOUT_S)
+        except SourceStalled as stall:
+            if not self._stalled:
+                self._note(str(stall))
+            self._stalled = True
+            return None
+        if frame is not None and self._stalled:
+            self._stalled = False
+            self._note("frames are coming again")
+        return frame
 
     def _write(self, frame: Frame) -> None:
         ints, stamp = self._ring.ints, frame.stamp

@@ -56,12 +56,12 @@ def walk(path: Path) -> PageTable:
 
 def _walk(path: Path, file: FileIO) -> PageTable:
     size = file.seek(0, 2)
-    layout = _layout(path, file)
+    layout = layout_of(path, file)
     numbers = array("q")
     broken = False
     n_pages, offset, mark = 0, layout.first, -1
     while offset:
-        page = _directory(layout, file, offset, size)
+        page = read_directory(layout, file, offset, size)
         if page is None or offset == mark:  # cut off, or a chain that bites its tail
             broken = True
             break
@@ -78,37 +78,43 @@ def _walk(path: Path, file: FileIO) -> PageTable:
 
 
 @dataclass(slots=True, frozen=True)
-class _Layout:
+class Layout:
+    """Byte order, whether it is a BigTIFF, and where its first directory is (0 when there is none yet)."""
+
     order: str
     big: bool
     first: int
 
     @property
     def count(self) -> str:
+        """How the number of entries is written."""
         return self.order + ("Q" if self.big else "H")
 
     @property
     def entry(self) -> str:
+        """How an entry is written: tag, type, count, value."""
         return self.order + ("HHQ8s" if self.big else "HHI4s")
 
     @property
     def pointer(self) -> str:
+        """How an offset is written."""
         return self.order + ("Q" if self.big else "I")
 
 
-def _layout(path: Path, file: FileIO) -> _Layout:
+def layout_of(path: Path, file: FileIO) -> Layout:
+    """Read the first bytes of the file. Raises FileFormatError when they are not a TIFF's."""
     file.seek(0)
     header = file.read(16)
     order = {b"II": "<", b"MM": ">"}.get(header[:2], "")
     version = struct.unpack(order + "H", header[2:4])[0] if order and len(header) == 16 else 0
     if version == 43:
-        return _Layout(order, True, struct.unpack(order + "Q", header[8:16])[0])
+        return Layout(order, True, struct.unpack(order + "Q", header[8:16])[0])
     if version == 42:
-        return _Layout(order, False, struct.unpack(order + "I", header[4:8])[0])
+        return Layout(order, False, struct.unpack(order + "I", header[4:8])[0])
     raise FileFormatError(f"{path}: not a TIFF file, or cut off in its first {len(header)} bytes")
 
 
-def _directory(layout: _Layout, file: FileIO, offset: int, size: int) -> tuple[tuple[int, ...], int] | None:
+def read_directory(layout: Layout, file: FileIO, offset: int, size: int) -> tuple[tuple[int, ...], int] | None:
     """((first strip, last strip, end, length, width, bits, sample format), next), or None when the file ends before it does."""
     n_count, n_entry, n_pointer = (struct.calcsize(f) for f in (layout.count, layout.entry, layout.pointer))
     if offset + n_count > size:
@@ -133,7 +139,7 @@ def _directory(layout: _Layout, file: FileIO, offset: int, size: int) -> tuple[t
     return (first, last, last + n_last, facts[LENGTH], facts[WIDTH], facts[BITS], facts[SAMPLE_FORMAT]), next_offset
 
 
-def _ends(layout: _Layout, file: FileIO, entry: tuple[int, int, bytes], size: int) -> tuple[int, int]:
+def _ends(layout: Layout, file: FileIO, entry: tuple[int, int, bytes], size: int) -> tuple[int, int]:
     """First and last number of a tag; (-1, -1) when they lie beyond the end of the file."""
     kind, count, value = entry
     if kind not in _VALUE_BYTES or not count:

@@ -17,10 +17,18 @@ from rtdenoise.sources.micromanager.settings import MicromanagerSettings
 class LocalDriver:
     """MMCore in this process: the circular buffer is the queue, and whoever reads does the popping."""
 
-    def __init__(self, settings: MicromanagerSettings) -> None:
-        self.take: Take = _take
+    def __init__(
+        self,
+        settings: MicromanagerSettings,
+        core: Core | None = None,
+        take: Take | None = None,
+        let_go: Callable[[], None] = give_back,
+    ) -> None:
+        """core: one that is loaded already, with what pops from it and what lets go of it; else that of pycromanager."""
+        self.take: Take = take or _take
+        self._let_go = let_go
         self._depth = settings.depth
-        self._core: Core | None = borrow(settings)
+        self._core: Core | None = core or borrow(settings)
         self._sequence: Sequence | None = None
         self._lock = threading.Lock()  # popping from two threads would lose the order
 
@@ -61,7 +69,7 @@ class LocalDriver:
         with self._lock:
             core, self._core, self._sequence = self._core, None, None
         if core is not None:
-            give_back()
+            self._let_go()
 
     def _try(self, sequence: Sequence) -> Arrival | None:
         """The next frame that is not too old, if one is there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Self
 
@@ -28,8 +29,14 @@ class MicromanagerSource:
 
     Settings = MicromanagerSettings
 
-    def __init__(self, settings: MicromanagerSettings | None = None) -> None:
+    def __init__(
+        self,
+        settings: MicromanagerSettings | None = None,
+        connect: Callable[[MicromanagerSettings], Driver] | None = None,
+    ) -> None:
+        """connect: another way to a core than those of `settings.backend`."""
         self._settings = settings or MicromanagerSettings()
+        self._driver_for = connect or _driver_for
         self._driver: Driver | None = None
         self._info: StreamInfo | None = None
         self._sequence: Sequence | None = None
@@ -126,9 +133,7 @@ class MicromanagerSource:
         self.close()
 
     def _connect(self) -> Driver:
-        driver: Driver = (
-            LocalDriver(self._settings) if self._settings.backend == "python" else RemoteDriver(self._settings)
-        )
+        driver = self._driver_for(self._settings)
         # At exit we must come before pycromanager: unloading a camera that runs fails, and a dead server is waited for.
         atexit.register(self.close)
         return driver
@@ -141,3 +146,7 @@ class MicromanagerSource:
         if self._driver is None or self._info is None:
             raise SourceError("the source is not open; call open() first")
         return self._driver, self._info
+
+
+def _driver_for(settings: MicromanagerSettings) -> Driver:
+    return LocalDriver(settings) if settings.backend == "python" else RemoteDriver(settings)
