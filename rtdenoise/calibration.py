@@ -21,6 +21,17 @@ def frames_needed(engine: EngineSettings) -> int:
     return 1 if bundles.read(engine.model).manifest.normalization.rule == "fixed" else engine.calibration_frames
 
 
+def rule_of(engine: EngineSettings) -> str:
+    """How its streams are calibrated; empty where nothing is, because the model brings its own numbers or needs none.
+
+    Models of one rule can take over each other's calibrations of a field of view.
+    """
+    if engine.model in filters.FILTERS or engine.normalization == "bundle":
+        return ""
+    rule = bundles.read(engine.model).manifest.normalization.rule
+    return "" if rule == "fixed" else rule
+
+
 def starting_normalization(engine: EngineSettings, first_frames: Sequence[Pixels]) -> Normalization:
     """The frozen normalisation of a stream, from its first frames (fewer than asked for when the series is shorter).
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -12,6 +14,8 @@ from rtdenoise import errors
 from rtdenoise.errors import RtDenoiseError, SourceError
 from rtdenoise.lastwords import LastWords
 
+START_TIMEOUT_S = 120.0
+"""Longest a microscope may take to open or an engine to be built. Engineering choice."""
 STOP_TIMEOUT_S = 15.0
 """Longest that a process may take to end by itself. Engineering choice."""
 
@@ -64,6 +68,11 @@ class Child:
         """Process id; our own for a thread."""
         return self.process.pid if isinstance(self.process, BaseProcess) else os.getpid()
 
+    def kill(self) -> None:
+        """Make a process end now; it must be one that has nothing to finish."""
+        if isinstance(self.process, BaseProcess):
+            self.process.kill()
+
     def end(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Wait for the process to end by itself, then make it."""
         self.process.join(timeout_s if self.process.is_alive() else 0)
@@ -73,6 +82,33 @@ class Child:
         self._ears.close()
         if self._words is not None:
             self._words.close()
+
+
+def await_word(
+    child: Child,
+    wanted: str,
+    complaint: str,
+    overheard: Callable[[tuple[Any, ...]], None] = lambda _: None,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Any:
+    """The value of the message `wanted`; raises what the child could not do. (Any: each message has its own type.)
+
+    overheard: takes every other message.  meanwhile: what must go on; it may raise.
+    Raises Died when the child ends without a word, or says nothing for START_TIMEOUT_S.
+    """
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        message = child.hear(timeout_s=0.05)
+        if message is None and child.is_gone:
+            raise Died(f"{complaint}: its process ended with {child.ending}")
+        if message and message[0] == wanted:
+            return message[1]
+        if message and message[0] == "error":
+            raise rebuilt(message[1], message[2])
+        if message:
+            overheard(message)
+        meanwhile()
+    raise Died(f"{complaint} within {START_TIMEOUT_S:.0f} s")
 
 
 def rebuilt(name: str, text: str) -> RtDenoiseError:

@@ -18,6 +18,8 @@ from rtdenoise.shared import SharedRing, Slot, State
 from rtdenoise.streams import Key, Streams, context_start, keys_of
 
 WAIT_S = 0.05
+PATIENCE_S = 0.8
+"""Longest that a live run tries to make up for a stall before it skips to the newest frame: after a second what is shown is new again."""
 MAX_FAILURES = 3
 """Failures in a row after which an engine is given up. Engineering choice."""
 
@@ -130,7 +132,7 @@ class Loop:
         now = time.monotonic()
         if self._behind_since is None:
             self._behind_since = now
-        return backlog > self._max_backlog or now - self._behind_since > self._settings.max_backlog_s
+        return backlog > self._max_backlog or now - self._behind_since > PATIENCE_S
 
     def _after_overwritten(self) -> int:
         """Where to go on after the ring has overtaken us: live at the newest frame, else not far, since every frame counts."""

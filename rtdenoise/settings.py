@@ -83,7 +83,7 @@ class RunSettings(Settings):
     policy: `lossless`: every stage waits for the next one, down to the subscribers (queue policy `stop`); `latest`: the camera is
     never held up, and what is too old is dropped and counted (queue policy `drop_oldest`).
     wait_for: subscribers per stream that a lossless run waits for before the first frame.
-    max_backlog_s: a live run that is further, or for longer, behind than this skips to the newest frame. Engineering choice.
+    max_backlog_s: a live run that is further behind than this skips to the newest frame. Engineering choice.
     log_dir: folder for the log, what the processes write to their error output, and the run's settings and end; None: nothing is kept.
     metrics_port: port on this machine where Prometheus may ask for the run's numbers (0: any free one); None: nowhere.
     record: keep the raw frames (see `rtdenoise.recording`); None: do not.

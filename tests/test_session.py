@@ -199,7 +199,7 @@ def test_a_run_leaves_no_file_and_no_process_behind() -> None:
         settings("synthetic", {**COUNTER, "fps": None, "live": False, "n_frames": 20}, engine=IDENTITY)
     ) as session:
         path = session.ring.path if session.ring else None
-        children = [child.process for child in (session._acquire, session._denoise) if child]
+        children = [child.process for child in session.children]
         session.run()
     assert path is not None
     assert not path.exists()
