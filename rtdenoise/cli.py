@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from rtdenoise import __version__, exporting, running
+from rtdenoise import __version__, exporting, playback, running
 from rtdenoise.errors import MissingExtraError, RtDenoiseError
 from rtdenoise.evaluate import verbs
 from rtdenoise.keys import keys
@@ -58,6 +58,8 @@ def demo(
 
 
 app.command()(running.run)
+app.command()(playback.replay)
+app.command()(playback.convert)
 app.add_typer(keys)
 
 

@@ -21,7 +21,7 @@ from rtdenoise.engine.load import factory_for
 from rtdenoise.errors import ConfigError, RtDenoiseError
 from rtdenoise.frame import StreamInfo
 from rtdenoise.session import Session
-from rtdenoise.settings import Endpoints, EngineSettings, Policy, Remote, RunSettings
+from rtdenoise.settings import Endpoints, EngineSettings, Policy, RecordSettings, Remote, RunSettings
 from rtdenoise.shared import Slot
 from rtdenoise.summary import Summary
 
@@ -43,6 +43,7 @@ class Asked:
     remote: Remote | None = None
     metrics_port: int | None = None
     log_dir: str = "none"
+    record: RecordSettings | None = None
 
 
 def run(console: Console, asked: Asked, engine: EngineSettings, json_path: Path | None) -> None:
@@ -119,6 +120,7 @@ def settings_of(asked: Asked, engine: EngineSettings) -> RunSettings:
         "wait_for": _wait_for(asked),
         "duration_s": asked.seconds,
         "metrics_port": asked.metrics_port,
+        "record": asked.record,
         "log_dir": _log_dir(asked.log_dir),
     }
     return config.build(RunSettings, values, "command line")

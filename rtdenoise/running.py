@@ -8,7 +8,20 @@ import typer
 from rich.console import Console
 
 from rtdenoise import keys
-from rtdenoise.options import DEMO, Backend, Hop, JsonPath, Latency, Model, Norm, Threads, engine_settings
+from rtdenoise.options import (
+    DEMO,
+    Backend,
+    Hop,
+    JsonPath,
+    Latency,
+    Model,
+    Norm,
+    Record,
+    RecordDenoised,
+    Threads,
+    engine_settings,
+    record_settings,
+)
 
 
 def run(
@@ -43,6 +56,8 @@ def run(
     log_dir: Annotated[
         str, typer.Option(help="Folder for the log; default: this user's (doctor names it); none: keep none.")
     ] = "",
+    record: Record = None,
+    record_denoised: RecordDenoised = None,
     json_path: JsonPath = None,
 ) -> None:
     """Acquire, denoise and publish, live."""
@@ -63,6 +78,7 @@ def run(
         keys.remote_of(bind, keys_folder),
         metrics_port,
         log_dir,
+        record_settings(record, record_denoised),
     )
     asked_engine = engine_settings(model, engine, latency, hop, threads, normalization)
     live.run(Console(), asked, asked_engine, json_path)
