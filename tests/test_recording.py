@@ -150,7 +150,7 @@ def test_a_disk_that_is_too_slow_loses_frames_of_the_recording_counts_them_and_s
     assert written + lost == ring.head == 400
     assert lost > 100
     assert any("too slow" in note for note in notes)
-    losses = table.read_losses(tmp_path / "run" / "dropped.csv")
+    losses = table.read_losses(tmp_path / "run" / "raw.dropped.csv")
     assert sum(n for _, _, n, reason in losses if reason == OVERWRITTEN) == lost
     _, stamps, array = series_of(tmp_path / "run")
     np.testing.assert_array_equal(array[:, 0, 0, -1, -1], stamps["src_frame"])
@@ -163,7 +163,7 @@ def test_frames_that_the_camera_lost_stand_in_the_table_of_losses(tmp_path: Path
     _, stamps, _ = series_of(tmp_path / "run")
     assert stamps["dropped"][20] == 3
     assert stamps["src_frame"][20] - stamps["src_frame"][19] == 4
-    assert [loss[:3] for loss in table.read_losses(tmp_path / "run" / "dropped.csv")] == [("raw-000", 20, 3)]
+    assert [loss[:3] for loss in table.read_losses(tmp_path / "run" / "raw.dropped.csv")] == [("raw-000", 20, 3)]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not delete a folder whose files are open")

@@ -2,7 +2,7 @@
 
 run.json                 settings, versions, source, clock; at the end the totals
 events.jsonl             what happened, one JSON object per line
-dropped.csv              frames that are not here, and why
+raw.dropped.csv          frames that are not here, and why
 raw-000.ome.zarr         pixels of the first series, axes t c z y x (denoised-000.ome.zarr: what came out, where asked for)
 raw-000.stamps.csv       one line per frame, in the order in which they came
 raw-000.index.json       how many frames are good
@@ -17,7 +17,7 @@ from typing import Any
 
 from rtdenoise.errors import FileFormatError
 
-RUN, EVENTS, DROPPED = "run.json", "events.jsonl", "dropped.csv"
+RUN, EVENTS = "run.json", "events.jsonl"
 FORMAT = "rtdenoise-recording-1"
 RAW, DENOISED = "raw", "denoised"
 
@@ -39,6 +39,11 @@ def series_names(folder: Path, stream: str = RAW) -> list[str]:
     """The series of a stream that are there, in order of time."""
     found = (path.name.removesuffix(".index.json") for path in folder.glob(f"{stream}-*.index.json"))
     return sorted(found, key=lambda name: int(name.rpartition("-")[2]))
+
+
+def losses_file(folder: Path, stream: str) -> Path:
+    """What a stream lacks."""
+    return folder / f"{stream}.dropped.csv"
 
 
 def array_folder(folder: Path, series: str) -> Path:

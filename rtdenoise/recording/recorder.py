@@ -116,7 +116,7 @@ class Recorder:
         self._publish()
         if self._tape.lost:
             self._say(
-                f"{self._folder}: {self._tape.written} frames recorded, {self._tape.lost} are missing (dropped.csv)"
+                f"{self._folder}: {self._tape.written} frames recorded, {self._tape.lost} are missing (raw.dropped.csv)"
             )
         run.end(self._folder, self._totals())
 

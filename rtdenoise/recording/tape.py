@@ -61,7 +61,7 @@ class Tape:
         self.written = self.lost = self.n_bytes = 0
         self._stream, self._columns, self._say = stream, columns, say
         self._documents = lay_out(info, dtype)
-        self._losses = GrowingTable(folder / layout.DROPPED, LOSSES)
+        self._losses = GrowingTable(layout.losses_file(folder, stream), LOSSES)
         self._frame_bytes = frame_bytes(info, dtype)
         self._rate = bytes_per_second(info, dtype)
         self.seconds_left = shutil.disk_usage(folder).free / self._rate
