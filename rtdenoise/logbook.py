@@ -43,13 +43,13 @@ def files_of(folder: Path, run: str) -> list[Path]:
 
 
 class Logbook:
-    """The log of one run in `folder`; keeps nothing when that is None.
+    """The log of one run in `folder`, and a JSON file that begins with `facts`; keeps nothing when that is None.
 
     Each line is written and closed, so nothing is lost when the process dies. A folder that is full or cannot be written costs
     lines, which are counted (`lost`), and never the run.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, facts: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
         self.lost = 0
         self.trouble = ""
@@ -59,6 +59,7 @@ class Logbook:
         self._n_processes = 0
         if folder is not None:
             self._make_room(folder)
+        self.note_facts(facts or {})
 
     @property
     def path(self) -> Path | None:

@@ -93,7 +93,6 @@ class Reporter:
     def event(self, event: Mapping[str, object]) -> None:
         """Something that happened at the rig: the next status message tells everybody who listens."""
         self._events.append(dict(event))
-        self._log.write(f"event at frame {event.get('frame')}: {event.get('text')}")
 
     def note(self, line: str) -> None:
         """Something that the next status message says, after what it has to say already."""
@@ -179,7 +178,6 @@ class Reporter:
             self._series = newest.stamp.series
             self._fixed = announce.start_of(self._series, self._ring.epoch_ns(head - 1), self._ring, self._settings)
             self._log.write(f"series {self._series} of {self._ring.info.name}, {self._settings.policy}")
-            self._log.note_facts({"start": self._fixed})
         if not self._series:
             return
         fields = self._fixed | announce.engine_of(
@@ -187,6 +185,7 @@ class Reporter:
         )
         if fields != self._announced:
             self._announced = fields
+            self._log.note_facts({"start": {name: value for name, value in fields.items() if name != "settings"}})
             self._status.start(fields)
 
     def _new_second(self) -> None:
@@ -255,6 +254,18 @@ class Reporter:
         ints = self._ring.ints
         latency = {stage: histogram.counts.copy() for stage, histogram in self._ring.latency.items()}
         return _Snapshot(time.monotonic(), int(ints[Slot.ACQUIRED]), int(ints[Slot.DELIVERED]), latency)
+
+
+def marked(ring: SharedRing, text: str) -> dict[str, int | str] | None:
+    """An event at the newest frame of the ring: t in ns since its series began, now; None before the first frame."""
+    head = ring.head
+    newest = ring.frame(head - 1) if head else None
+    if newest is None:
+        return None
+    # The newest frame may still wait to be sent: what is not raw yet comes after what is.
+    number = int(ring.ints[Slot.SENT_RAW] + newest.stamp.frame - ring.ints[Slot.RAW_UPTO])
+    t = time.perf_counter_ns() - ring.epoch_ns(head - 1)
+    return {"t": t, "frame": max(0, number), "src_frame": newest.stamp.src_frame, "text": text}
 
 
 def _ages(percentiles: tuple[float, ...]) -> dict[str, float]:

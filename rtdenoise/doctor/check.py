@@ -11,7 +11,7 @@ State = Literal["ok", "missing", "problem", "untested", "note"]
 
 @dataclass(slots=True, frozen=True)
 class Check:
-    """group: engine, camera, files, viewer or machine.  detail: what is bound, or why not.  fix: what to type or do, empty when nothing.
+    """group: engine, models, camera, files, viewer or machine.  detail: what is bound, or why not.  fix: what to do, empty when nothing.
 
     ok: it was opened and works.  missing: not installed.  problem: there, but does not work.  untested: for hardware that is
     not here, and that we have no report of.  note: good to know.
@@ -32,10 +32,17 @@ class Verdict:
     line: str
 
 
+NEEDED = (("models", "bundles"), ("machine", "frame ring"))
+"""Besides an engine and a camera, what no run does without."""
+
+
 def judge(checks: Sequence[Check]) -> Verdict:
-    """One engine and one camera are needed; everything else is comfort."""
+    """One engine, one camera, whole models and room for the ring are needed; everything else is comfort."""
     engine = _first_ok(checks, "engine")
     camera = _first_ok(checks, "camera")
+    broken = [check for check in checks if (check.group, check.name) in NEEDED and check.state == "problem"]
+    if broken:
+        return Verdict(False, f"This machine cannot denoise live: {broken[0].detail}; {broken[0].fix}")
     if engine and camera:
         return Verdict(
             True, f"This machine can denoise live: frames through {camera.name}, denoised with {engine.name}."

@@ -8,13 +8,14 @@ import socket
 import sys
 from importlib.util import find_spec
 
-from rtdenoise import machine, ringfile
+from rtdenoise import catalogue, logbook, machine, ringfile
 from rtdenoise.doctor.check import Check, State
+from rtdenoise.doctor.facts import bundle_problem
 from rtdenoise.engine.backends import BACKENDS
 from rtdenoise.engine.cuda import NO_DRIVER
 from rtdenoise.engine.probe import PROBE_SHAPE, Probe, isolated, probe_all
 from rtdenoise.errors import EngineError
-from rtdenoise.settings import DENOISED_PORT, RAW_PORT, STATUS_PORT, RunSettings
+from rtdenoise.settings import CONTROL_PORT, DENOISED_PORT, RAW_PORT, STATUS_PORT, RunSettings
 
 LIVE = "pip install 'rtdenoise[live]'"
 DEMO_CAMERA = "pip install mm-test-adapters"
@@ -36,6 +37,15 @@ def engines() -> list[Check]:
         both = "onnxruntime and onnxruntime-gpu are both installed; they share a module and break each other"
         checks.append(Check("engine", "onnxruntime", "problem", both, "pip uninstall onnxruntime"))
     return checks
+
+
+def models() -> list[Check]:
+    """The bundles that came with the package: every file as it was made."""
+    names = catalogue.registered()["bundles"]
+    problems = [problem for name in names if (problem := bundle_problem(name))]
+    if problems:
+        return [Check("models", "bundles", "problem", "; ".join(problems), "pip install --force-reinstall rtdenoise")]
+    return [Check("models", "bundles", "ok", f"{len(names)} models, every file matches its checksum")]
 
 
 def cameras() -> list[Check]:
@@ -73,8 +83,8 @@ def viewer() -> list[Check]:
 
 
 def computer() -> list[Check]:
-    """Ports, room for the ring, clock and processor."""
-    return [_ports(), _ring_room(), _clock(), _processor(), _torch()]
+    """Ports, room for the ring, logs, clock and processor."""
+    return [_ports(), _ring_room(), _logs(), _clock(), _processor(), _torch()]
 
 
 def _engine(found: Probe) -> Check:
@@ -132,7 +142,7 @@ def _has_display() -> bool:
 
 
 def _ports() -> Check:
-    ports = (DENOISED_PORT, RAW_PORT, STATUS_PORT)
+    ports = (DENOISED_PORT, RAW_PORT, STATUS_PORT, CONTROL_PORT)
     taken = [port for port in ports if not _is_free(port)]
     if taken:
         detail = f"in use: {', '.join(map(str, taken))}; probably another rtdenoise run"
@@ -158,6 +168,14 @@ def _ring_room() -> Check:
     if free_mb < wanted_mb:
         return Check("machine", "frame ring", "problem", detail, f"free some of {folder}, or use smaller frames")
     return Check("machine", "frame ring", "ok", detail)
+
+
+def _logs() -> Check:
+    folder = logbook.default_folder()
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        return Check("machine", "logs", "note", f"{folder} cannot be written", "rtdenoise run --log-dir another/folder")
+    return Check("machine", "logs", "ok", f"{len(logbook.runs(folder))} runs in {folder}")
 
 
 def _clock() -> Check:
