@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Self
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from rtdenoise import status, wire
 from rtdenoise.bound import set_heartbeat
@@ -26,6 +27,17 @@ STATUS_MARK = 64
 _REMEMBERED_SERIES = 16
 _CURVE_BYTES = 64
 """Room for what encryption adds to a message: 33 bytes (ZeroMQ RFC 26)."""
+
+
+_HANDSHAKE_FAILED = (
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
+_OTHER_KEYS = "its key is not the one in our key file, or it asks for a key and we have none, or the other way round"
+_REFUSALS: dict[int, str] = {
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "our key is not on its list; there, run: rtdenoise keys add NAME, and use the file it writes",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: _OTHER_KEYS,
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: _OTHER_KEYS,
+}
 
 
 class Subscriber:
@@ -77,6 +89,10 @@ class Subscriber:
             self.skipped += 1
             newest = newer
         return newest
+
+    def refused(self) -> str:
+        """Why the publisher does not let us in, and what to do; empty while it does, or does not answer. It is asked again and again."""
+        return self._connected.refused()
 
     def __iter__(self) -> Iterator[Message]:
         """Every message in order, for ever."""
@@ -182,6 +198,8 @@ class _ConnectedSocket:
         self._socket.setsockopt(zmq.SUBSCRIBE, subscription)
         if keys is not None:
             _show(self._socket, keys)
+        self._refusal = ""
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | _HANDSHAKE_FAILED)
         try:
             self._socket.connect(endpoint)
         except zmq.ZMQError as error:
@@ -190,17 +208,32 @@ class _ConnectedSocket:
                 f"{endpoint}: cannot be connected to ({error.strerror}); an endpoint looks like {wire.DENOISED_ENDPOINT}"
             ) from None
 
+    def refused(self) -> str:
+        """What the last handshake came to; empty for one that succeeded, and before the first."""
+        while (seen := self._handshakes()) is not None:
+            self._refusal = _REFUSALS.get(seen, "")
+        return self._refusal
+
+    def _handshakes(self) -> int | None:
+        try:
+            return int(recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"])
+        except zmq.Again:
+            return None
+
     def receive(self, deadline: float) -> list[zmq.Frame] | None:
         """The parts of the next message, or None at the deadline (`time.monotonic`)."""
         while True:
             try:
                 return self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
+                self.refused()  # what nobody asks for would pile up
                 left_s = deadline - time.monotonic()
                 if left_s <= 0 or not self._socket.poll(int(left_s * 1000) + 1):
                     return None
 
     def close(self) -> None:
+        self._socket.disable_monitor()
+        self._monitor.close()
         self._socket.close()
         if self._own_context is not None:
             self._own_context.term()

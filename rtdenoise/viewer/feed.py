@@ -168,6 +168,10 @@ class Feed:
         silent_s = self.silent_s()
         return self.ended() is None and silent_s is not None and silent_s > self._patience_s()
 
+    def refused(self) -> str:
+        """Why the run does not let us watch; empty when it does, or is not there."""
+        return self.raw.refused()
+
     def ended(self) -> EndMessage | None:
         """How the series on screen ended, if it did."""
         shown = self.picture.denoised or self.picture.raw

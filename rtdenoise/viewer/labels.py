@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from PySide6 import QtWidgets
+from PySide6 import QtCore, QtWidgets
 
 
 def label(role: str, text: str = "") -> QtWidgets.QLabel:
     """Text in the style of `role`: value, strip, pane or quiet."""
     made = QtWidgets.QLabel(text)
     made.setObjectName(role)
+    made.setTextFormat(
+        QtCore.Qt.TextFormat.PlainText
+    )  # much of it came over the network: it must not become a page with links
     return made
 
 

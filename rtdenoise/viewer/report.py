@@ -62,6 +62,8 @@ def _state(feed: Feed) -> tuple[str, str]:
     if feed.stale():
         return f"NOTHING HAS ARRIVED FOR {feed.silent_s() or 0:.1f} s: the picture is frozen", theme.BAD
     if feed.silent_s() is None:
+        if feed.refused():
+            return f"{feed.raw_endpoint} does not let this computer in: {feed.refused()}", theme.BAD
         return (
             f"Waiting for frames from {feed.raw_endpoint}: is a run going? Start one with: rtdenoise run",
             theme.QUIET,
