@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from rtdenoise import __version__, exporting, playback, running
+from rtdenoise import __version__, controlling, exporting, playback, running
 from rtdenoise.errors import MissingExtraError, RtDenoiseError
 from rtdenoise.evaluate import verbs
 from rtdenoise.keys import keys
@@ -58,6 +58,7 @@ def demo(
 
 
 app.command()(running.run)
+app.add_typer(controlling.app, name="control")
 app.command()(playback.replay)
 app.command()(playback.convert)
 app.add_typer(keys)
@@ -204,11 +205,15 @@ def bench(
 
 
 @app.command()
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Also write one zip that others can diagnose from.")] = False,
+    path: Annotated[Path | None, typer.Argument(help="With --report: the zip; default: a new one here.")] = None,
+) -> None:
     """Open everything a run needs, and say what is bound, what is missing, and how to get it."""
     from rtdenoise import doctor as physician
 
-    sys.exit(physician.command(out, as_json=as_json))
+    sys.exit(physician.command(out, as_json=as_json, report=physician.place_of(path, wanted=report)))
 
 
 @app.command()

@@ -39,9 +39,12 @@ class Handover:
     ready: Ready | None = None
 
     def hear(self) -> str:
-        """Take in what the process says; what went wrong with it, empty when nothing did."""
+        """Take in what the process says until it is ready; what went wrong with it, empty when nothing did.
+
+        What it says after that it says as the one at work, maybe before we know that the other one has left.
+        """
         trouble = ""
-        while message := self.child.hear():
+        while self.ready is None and (message := self.child.hear()):
             if message[0] == "trying":
                 self.trying = message[1]
             elif message[0] == "calibrated":
@@ -51,6 +54,6 @@ class Handover:
                 self.ready = message[1]
             elif message[0] == "error":
                 trouble = str(rebuilt(message[1], message[2]))
-        if not trouble and self.child.is_gone:
+        if not trouble and self.ready is None and self.child.is_gone:
             return f"its process died ({self.child.ending})"
         return trouble

@@ -8,18 +8,22 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 from rtdenoise import acquire, denoise, lastwords, ringfile
 from rtdenoise.child import Child, await_word, rebuilt
+from rtdenoise.control import ControlEndpoint
 from rtdenoise.denoise import Ready
+from rtdenoise.desk import Desk
 from rtdenoise.engine import load
 from rtdenoise.errors import ConfigError, RtDenoiseError, SourceDisconnected
+from rtdenoise.handover import Answer
 from rtdenoise.logbook import Logbook
 from rtdenoise.publish import StatusPublisher
-from rtdenoise.reporter import Reporter
+from rtdenoise.recording import denoised, events
+from rtdenoise.reporter import Reporter, marked
 from rtdenoise.scrape import MetricsServer
-from rtdenoise.settings import RunSettings
+from rtdenoise.settings import EngineSettings, RunSettings
 from rtdenoise.shared import SharedRing, Slot, State
 from rtdenoise.sources.base import Source
 from rtdenoise.succession import Succession
@@ -45,7 +49,7 @@ class Session:
     ) -> None:
         self.settings = settings
         self._source = source
-        self.log = Logbook(settings.log_dir)
+        self.log = Logbook(settings.log_dir, {"settings": settings.model_dump(mode="json")})
         self._on_news = on_news
         self._spawn = multiprocessing.get_context("spawn")
         self._ring_path = (
@@ -53,6 +57,7 @@ class Session:
         )
         self._wake = self._spawn.Semaphore(0)
         self._acquire: Child | None = None
+        self._tape: Child | None = None
         self._error: RtDenoiseError | None = None
         self._said: list[str] = []
         self._succession = Succession(
@@ -65,6 +70,8 @@ class Session:
         self.ring: SharedRing | None = None
         self._status: StatusPublisher | None = None
         self._reporter: Reporter | None = None
+        self._control: ControlEndpoint | None = None
+        self._desk: Desk | None = None
         self.metrics: MetricsServer | None = None
 
     def start(self) -> None:
@@ -72,6 +79,7 @@ class Session:
         self._check_before_spawning()
         ringfile.remove_orphans(self._ring_path.parent)
         self._status = StatusPublisher(self.settings.endpoints.status, remote=self.settings.remote)
+        self._control = ControlEndpoint(self.settings.endpoints.control)
         self._acquire = (
             self._launch(acquire.main, self.settings) if self._source is None else self._take_from(self._source)
         )
@@ -86,6 +94,10 @@ class Session:
         for line in [*self._said, *([self.log.trouble] if self.log.trouble else [])]:
             self._reporter.note(line)
         self._news(f"{ready.mode}: {ready.reason}")
+        if self.settings.record is not None and self.settings.record.denoised is not None:
+            self._tape = self._launch(denoised.main, self.settings)
+            await_word(self._tape, "opened", "denoised frames cannot be recorded", self._overhear)
+        self._desk = Desk(self._control, self)
         self.ring.ints[Slot.GO] = 1
 
     def run(self) -> Summary:
@@ -99,8 +111,12 @@ class Session:
         reporter = self._running()
         if self._acquire is not None:
             self._hear_acquire(self._acquire)
+        while self._tape is not None and (message := self._tape.hear()):
+            self._overhear(message)
         running = self._succession.watch()
         reporter.tick()
+        if self._desk is not None:
+            self._desk.serve()
         return running
 
     def stop(self) -> None:
@@ -113,6 +129,45 @@ class Session:
     def summary(self) -> Summary:
         """Where every frame went and how long it took, so far."""
         return self._running().summary(str(self._error) if self._error else "")
+
+    def mark(self, text: str) -> dict[str, Any]:
+        """Say that something happens just now: in the next status message, and beside the recording where there is one.
+
+        Returns the event; its frame is the newest that was taken. (Any: JSON values.) Raises ConfigError before the first frame.
+        """
+        reporter, ring = self._running(), self.ring
+        event = marked(ring, text) if ring is not None else None
+        if event is None:
+            raise ConfigError("there is no frame yet to put a mark on; mark again when the series has begun")
+        reporter.event(event)
+        if self.settings.record is not None:
+            events.append(self.settings.record.folder, event)
+        self.log.write(f"mark at frame {event['src_frame']}: {text}")
+        return event
+
+    def recalibrate(self) -> str:
+        """Let the next frames of every stream give it a new offset and scale; a line that says so.
+
+        Raises ConfigError for a model that brings its own.
+        """
+        if self.ring is None or not self._succession.is_calibrated:
+            raise ConfigError(f"{self.engine.model} brings its own offset and scale; nothing is calibrated")
+        self.ring.ints[Slot.RECALIBRATE] += 1
+        line = f"the next {self.engine.calibration_frames} frames of every stream give it a new offset and scale"
+        self._say(line)
+        return line
+
+    def change_engine(self, engine: EngineSettings, says: str, answer: Answer = lambda _ok, _line: None) -> None:
+        """Go on with another engine, model or look-ahead as soon as a process with it is warm; the running one goes on until then.
+
+        says: what it is, for a person.  answer: told once, later.  Raises ConfigError or BundleError when it cannot even begin.
+        """
+        self._succession.begin(engine, says, answer)
+
+    @property
+    def engine(self) -> EngineSettings:
+        """What denoises now, as it was asked for."""
+        return self._succession.settings.engine
 
     @property
     def ready(self) -> Ready | None:
@@ -127,7 +182,7 @@ class Session:
     @property
     def children(self) -> list[Child]:
         """Every process of the run."""
-        return [*([self._acquire] if self._acquire else []), *self._succession.children]
+        return [*(child for child in (self._acquire, self._tape) if child), *self._succession.children]
 
     @property
     def denoise_pid(self) -> int | None:
@@ -140,6 +195,8 @@ class Session:
         if self._acquire is not None:
             self._acquire.end()
         self._succession.close()
+        if self._tape is not None:
+            self._tape.end()
         if self._reporter is not None:
             self._reporter.end(self._error)
         if self.metrics is not None:
@@ -147,6 +204,8 @@ class Session:
             self.metrics = None
         if self._status is not None:
             self._status.close()
+        if self._control is not None:
+            self._control.close()
         if self.ring is not None:
             self.ring.close()
         ringfile.remove(self._ring_path)
@@ -215,6 +274,8 @@ class Session:
             raise self._error
         if self._reporter is not None:
             self._reporter.tick()
+        if self._desk is not None:
+            self._desk.serve()
 
     def _news(self, line: str) -> None:
         """To the person who started the run, and to its log."""
