@@ -20,6 +20,7 @@ from rtdenoise.engine.filters import FILTERS
 from rtdenoise.engine.load import factory_for
 from rtdenoise.errors import ConfigError, RtDenoiseError
 from rtdenoise.frame import StreamInfo
+from rtdenoise.recording.run import outcome as recording_outcome
 from rtdenoise.session import Session
 from rtdenoise.settings import Endpoints, EngineSettings, Policy, RecordSettings, Remote, RunSettings
 from rtdenoise.shared import Slot
@@ -68,6 +69,8 @@ def run(console: Console, asked: Asked, engine: EngineSettings, json_path: Path 
             say(f"log {session.log.path}")
         summary = session.run()
     show(console, summary)
+    if settings.record is not None:
+        say(recording_outcome(settings.record.folder))
     if json_path is not None:
         json_path.write_text(json.dumps(summary.as_dict(), indent=2) + "\n", encoding="utf-8")
     if summary.error:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdenoise import __version__
-from rtdenoise.errors import RecordingError
+from rtdenoise.errors import FileFormatError, RecordingError
 from rtdenoise.frame import StreamInfo
 from rtdenoise.recording import layout
 from rtdenoise.recording.tape import bytes_per_second, in_words
@@ -61,6 +61,15 @@ def end(folder: Path, totals: Mapping[str, Any]) -> None:
     with suppress(OSError, ValueError):
         facts = layout.read_json(folder / layout.RUN)
         layout.write_json(folder / layout.RUN, facts | {"ended_utc_s": time.time(), "totals": dict(totals)})
+
+
+def outcome(folder: Path) -> str:
+    """One line for a person about a recording that is over."""
+    try:
+        totals = layout.read_json(folder / layout.RUN)["totals"]
+    except (FileFormatError, KeyError):
+        return f"{folder}: the recording was not completed; what is in its stamps tables is good"
+    return f"{totals['recorded']} raw frames recorded, {totals['missing']} missing -> {folder}"
 
 
 def _facts(settings: RunSettings, info: StreamInfo) -> dict[str, Any]:
