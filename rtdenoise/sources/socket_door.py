@@ -47,15 +47,14 @@ class SocketDoor:
         self.drains = pattern == "sub"
         self._endpoint, self._topic, self._mark = endpoint, topic, mark
         self._understand, self._describe = understand, describe
-        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._seen: deque[Parts] = deque()
         self._arrivals: list[tuple[Exposure, int]] = []
 
     def connect(self) -> None:
         """Connects (or binds, on this machine only) at once; the sender may come later. Raises ConfigError."""
-        self._arrivals, self.advice, self._context = [], self._advice, zmq.Context()
-        self._socket = self._context.socket(zmq.SUB if self.drains else zmq.PULL)
+        self._arrivals, self.advice = [], self._advice
+        self._socket = zmq.Context.instance().socket(zmq.SUB if self.drains else zmq.PULL)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RCVHWM, self._mark)
         self._socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_BODY_BYTES + wire.MAX_HEADER_BYTES)
@@ -103,9 +102,9 @@ class SocketDoor:
         """Disconnect; pixels that were handed out stay valid."""
         self._seen.clear()
         self._arrivals = []
-        if self._context is not None:
-            self._context.destroy(linger=0)
-        self._context = self._socket = None
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            socket.close(linger=0)
 
     def _attach(self, socket: zmq.Socket[bytes]) -> None:
         if self.drains:

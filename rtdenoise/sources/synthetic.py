@@ -41,7 +41,7 @@ _N_BACKGROUNDS = 4
 class SyntheticSettings(config.Settings):
     """What to pretend.
 
-    mode: a simulation preset, `blob` (a bright spot in photon noise) or `counter` (see `counted`).
+    mode: a simulation preset, `blob` (a bright spot in photon noise) or `counter` (see `counted`).  shape: (Y, X).
     fps: frames per second, None for as fast as they are read.  n_frames: frames in a series, None for no end.
     live: True loses the oldest frames when the reader is more than `capacity` behind, False waits for the reader.
     n_unique: simulated frames made at open and then repeated.  seed, snr_db: of the simulation (None: as the preset says).

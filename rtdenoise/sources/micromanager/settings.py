@@ -20,6 +20,7 @@ class MicromanagerSettings(Settings):
     backend: `python` loads the devices into this process; `java` talks to a Micro-Manager that is already running on host:port.
     mm_path, config: the Micro-Manager folder and its configuration file (`python` only); with neither, a demo camera is used.
     buffer_mb: memory for frames that wait to be read (MMCore's circular buffer, or our own queue in front of `java`).
+    exposure_ms: exposure, and so the frame interval of most cameras.
     properties: `{"Camera.Mode": "Noise"}` or `["Camera.Mode=Noise"]`, set in this order before anything else.
     width, height: sensor pixels of the demo camera.  n_frames: frames per camera of a series that ends by itself, None to run until stop().
     on_busy: what to do when a sequence is already running: refuse, stop it, or attach to it (the frames are then taken away from others).
