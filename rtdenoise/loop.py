@@ -69,6 +69,8 @@ class Loop:
     def run(self, outlets: Outlets) -> bool:
         """Until the source has ended and every frame is settled, or until another process takes over: True for the end."""
         self._outlets = outlets
+        outlets.be_patient(patient=True)
+        self._is_patient = True
         self._cursor = self._begin_at(self._ledger.resume())
         if self._streams is not None:
             self._streams.lease = outlets.lease
@@ -83,6 +85,9 @@ class Loop:
                 self._flush()
             else:
                 self._catching_up = False
+                if self._is_patient:
+                    outlets.be_patient(patient=False)
+                    self._is_patient = False
                 self._wake.acquire(timeout=WAIT_S)
         self._flush()
         self._ledger.give_up_rest()

@@ -20,6 +20,12 @@ RETURN_TIMEOUT_S = 1.0
 """Longest that frames wait for subscribers of an earlier process to come back. Those of ZeroMQ try every 100 to 200 ms."""
 LEAVING_LINGER_MS = 500
 """For what was published before another process takes over; one slow subscriber must not hold up all others. Engineering choice."""
+LOOK_NS = 50_000_000
+"""Time between two looks at how full a queue is: an alarm is due within 100 ms. Engineering choice."""
+SETTLE_S = 0.03
+"""Between the last frame and the closing of a port: ZeroMQ gives up what it has half handed to a system whose buffers are full."""
+PATIENCE_MS = 300
+"""For queues that are full of what came while processes changed places. Engineering choice: far less than a person notices twice."""
 PORT_TIMEOUT_S = 3.0
 """Longest that a port may stay in use after the process that had it has gone. Engineering choice; Linux frees it at once."""
 
@@ -31,10 +37,11 @@ class _Counters:
     sent: Slot
     series: Slot
     subscribers: Slot
+    queued: Slot
 
 
-_RAW = _Counters(Slot.SENT_RAW, Slot.RAW_SERIES, Slot.RAW_SUBSCRIBERS)
-_DENOISED = _Counters(Slot.SENT_DENOISED, Slot.DENOISED_SERIES, Slot.DENOISED_SUBSCRIBERS)
+_RAW = _Counters(Slot.SENT_RAW, Slot.RAW_SERIES, Slot.RAW_SUBSCRIBERS, Slot.QUEUED_RAW)
+_DENOISED = _Counters(Slot.SENT_DENOISED, Slot.DENOISED_SERIES, Slot.DENOISED_SUBSCRIBERS, Slot.QUEUED_DENOISED)
 
 
 class Outlets:
@@ -72,6 +79,7 @@ class Outlets:
             self.raw.close(linger_ms=0)
             raise
         self._series: dict[_Counters, str] = {}
+        self._looked_at: dict[_Counters, int] = {}
 
     def wait_for_subscribers(self, settings: RunSettings) -> None:
         """Block until a lossless run has those it was told to wait for. Raises WireError after a minute."""
@@ -110,8 +118,17 @@ class Outlets:
 
     def leave(self) -> None:
         """Unbind for another process, after what was published has left."""
+        deadline = time.monotonic() + LEAVING_LINGER_MS / 1e3
+        while max(self.raw.fill, self.denoised.fill) > 0 and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(SETTLE_S)
         for publisher in (self.raw, self.denoised):
             publisher.close(linger_ms=LEAVING_LINGER_MS)
+
+    def be_patient(self, *, patient: bool) -> None:
+        """Whether a queue that is full is waited for, a little, instead of losing frames: while a pause is made up for."""
+        for publisher in (self.raw, self.denoised):
+            publisher.be_patient(PATIENCE_MS if patient else 0)
 
     def close(self) -> None:
         """Unbind."""
@@ -122,10 +139,16 @@ class Outlets:
         ints, series = self._ints, frame.stamp.series
         if self._series.get(which) != series:
             self._enter(which, series)
+        self._note_fill(publisher, which, t_out)
         sent = publisher.publish(frame.restamped(frame=int(ints[which.sent])), drops, t_out=t_out)
         ints[which.sent] += sent
         ints[which.subscribers] = publisher.subscribers
         return sent
+
+    def _note_fill(self, publisher: Publisher, which: _Counters, t_out: int) -> None:
+        if not 0 <= t_out - self._looked_at.get(which, -LOOK_NS) < LOOK_NS:
+            self._looked_at[which] = t_out
+            self._ints[which.queued] = round(publisher.fill * 1000)
 
     def _enter(self, which: _Counters, series: str) -> None:
         """Count from 0, unless an earlier process has already begun this series."""

@@ -66,7 +66,7 @@ class Publisher:
         self.published = 0
         self._lossless = lossless
         self._stopping = stopping
-        self._awaited = 0
+        self._awaited = self._patience = 0
         self._mark = high_water_mark(frame_bytes, fps_hint)
         self._pool = SlotPool(self._mark + _SPARE)
         self._leased: Pixels | None = None
@@ -80,6 +80,11 @@ class Publisher:
     def subscribers(self) -> int:
         """Subscriptions, as of the last frame."""
         return self._bound.subscriptions
+
+    @property
+    def turned_out(self) -> int:
+        """Connections that were closed because they asked for too much, or were taken off the list."""
+        return self._bound.turned_out
 
     @property
     def fill(self) -> float:
@@ -132,6 +137,12 @@ class Publisher:
                 self._count_subscribers()
         return True
 
+    def be_patient(self, ms: int) -> None:
+        """Wait for subscribers whose queue is full, so long in all, before frames are dropped for them again; 0: from now on."""
+        self._patience = ms // _POLL_MS
+        if not self._lossless:
+            self._socket.setsockopt(zmq.XPUB_NODROP, int(self._patience > 0))
+
     def close(self, linger_ms: int | None = None) -> None:
         """Unbind. A lossless publisher first waits up to 10 s for what was published to leave; any one for `linger_ms` if given."""
         self._bound.close(linger_ms)
@@ -160,7 +171,9 @@ class Publisher:
                 return True
             except zmq.Again:
                 self._count_subscribers()
-                if self._stopping():
+                if not self._lossless:
+                    self.be_patient((self._patience - 1) * _POLL_MS)
+                elif self._stopping():
                     return False
 
     def _count_subscribers(self) -> None:
