@@ -1,0 +1,270 @@
+"""When a person must hear something at once: queues, losses, drift and the recorder, on a real ring and a real endpoint."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rtdenoise import alarms, errors, reporter
+from rtdenoise.alarms import QUIET_S
+from rtdenoise.denoise import Ready
+from rtdenoise.errors import MissingExtraError, RtDenoiseError, WireError
+from rtdenoise.frame import Frame, FrameStamp, StreamInfo
+from rtdenoise.logbook import Logbook
+from rtdenoise.publish import StatusPublisher
+from rtdenoise.recording.tape import TapeState
+from rtdenoise.reporter import Reporter
+from rtdenoise.scrape import HOST, MetricsServer
+from rtdenoise.settings import RecordSettings, RunSettings
+from rtdenoise.shared import SharedRing, Slot, State
+from rtdenoise.status import AnyStatus, EndMessage, StatusMessage
+from rtdenoise.subscribe import StatusSubscriber
+
+READY = Ready("denoising", 1, 1.0, 0, "hop 1", "filter", "identity", ())
+SERIES = "0123456789abcdef" * 2
+SLOTS = 100
+
+
+@dataclass
+class Clock:
+    """Time that goes on only when a test says so; it takes the place of the module."""
+
+    now_s: float = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def perf_counter_ns(self) -> int:
+        return time.perf_counter_ns()
+
+
+@dataclass
+class Rig:
+    """A run as its reporter sees it, without the processes."""
+
+    clock: Clock
+    ring: SharedRing
+    reporter: Reporter
+    listener: StatusSubscriber
+    log: Logbook
+    calibrations: dict[tuple[int, int], tuple[float, float]]
+
+    def take(self, n_frames: int, contrast: float = 10.0) -> None:
+        """Frames arrive, and each is looked at, delivered and settled."""
+        ring, ints = self.ring, self.ring.ints
+        rng = np.random.default_rng(ring.head)
+        for _ in range(n_frames):
+            pixels = rng.normal(1000, contrast, ring.info.shape).astype(np.uint16)
+            number = ring.head
+            ring.write(Frame(pixels, FrameStamp(SERIES, number, number, 0, 0)), epoch_ns=0)
+            ring.settle(number)
+            ints[Slot.ACQUIRED] += 1
+            ints[Slot.DELIVERED] += 1
+            ints[Slot.TAIL] = ints[Slot.RAW_UPTO] = ring.head
+
+    def fall_behind(self, n_frames: int) -> None:
+        """As many frames wait for the denoiser."""
+        self.ring.ints[Slot.RAW_UPTO] = self.ring.head - n_frames
+
+    def says(self) -> StatusMessage:
+        """The next status message, out of turn or when its second is over."""
+        for _ in range(1000):
+            if isinstance(message := self._said(), StatusMessage):
+                return message
+        raise AssertionError("it said nothing")
+
+    def is_quiet(self) -> bool:
+        """Whether nothing is said before its turn."""
+        return self._said() is None
+
+    def _said(self) -> AnyStatus | None:
+        self.clock.now_s += 2 * QUIET_S
+        self.reporter.tick()
+        return self.listener.read(0.004)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(reporter, "time", clock)
+    monkeypatch.setattr(alarms, "time", clock)
+    return clock
+
+
+def rig_of(clock: Clock, folder: Path, live: bool = True, **asked: Any) -> Iterator[Rig]:
+    info = StreamInfo("test", (32, 32), "uint16", frame_interval_s=0.01, live=live)
+    settings, calibrations, log = RunSettings(**asked), {}, Logbook(folder / "logs")
+    ring = SharedRing.create(folder / "test.ring", info, SLOTS)
+    ring.ints[Slot.STATE] = State.RUNNING
+    with StatusPublisher("tcp://127.0.0.1:*") as publisher, StatusSubscriber(publisher.endpoint) as listener:
+        speaker = Reporter(ring, publisher, READY, settings, calibrations, log)
+        rig = Rig(clock, ring, speaker, listener, log, calibrations)
+        rig.take(1)
+        rig.says()  # until the subscriber is connected
+        yield rig
+    ring.close()
+
+
+@pytest.fixture
+def rig(clock: Clock, tmp_path: Path) -> Iterator[Rig]:
+    yield from rig_of(clock, tmp_path)
+
+
+@pytest.fixture
+def patient(clock: Clock, tmp_path: Path) -> Iterator[Rig]:
+    """A run of a file: its source waits."""
+    yield from rig_of(clock, tmp_path, live=False)
+
+
+@pytest.fixture
+def lossless(clock: Clock, tmp_path: Path) -> Iterator[Rig]:
+    yield from rig_of(clock, tmp_path, policy="lossless")
+
+
+@pytest.fixture
+def recorded(clock: Clock, tmp_path: Path) -> Iterator[Rig]:
+    yield from rig_of(clock, tmp_path, record=RecordSettings(folder=tmp_path / "recording"))
+
+
+@pytest.mark.parametrize(
+    ("n_waiting", "lines"),
+    [(37, []), (38, ["the queue 'denoise' is over 75% full"]), (50, ["the queue 'denoise' is full"])],
+)
+def test_a_queue_is_reported_from_three_quarters_on(rig: Rig, n_waiting: int, lines: list[str]) -> None:
+    rig.take(60)
+    rig.fall_behind(n_waiting)
+    message = rig.says()
+    assert message.alarms == lines
+    assert message.queues["denoise"] == pytest.approx(n_waiting / 50)
+    assert message.message == "; ".join(lines)
+
+
+def test_an_alarm_comes_out_of_turn_and_is_not_repeated_before_its_turn(rig: Rig) -> None:
+    rig.take(60)
+    assert rig.is_quiet()
+    rig.fall_behind(45)
+    assert "75%" in rig.says().alarms[0]
+    assert rig.is_quiet()
+    rig.fall_behind(50)
+    assert rig.says().alarms == ["the queue 'denoise' is full"]
+
+
+def test_the_worst_of_a_second_is_reported_and_then_forgotten(rig: Rig) -> None:
+    rig.take(60)
+    rig.fall_behind(30)
+    assert rig.is_quiet()
+    rig.fall_behind(0)
+    assert rig.says().queues["denoise"] == pytest.approx(0.6)
+    assert rig.says().queues["denoise"] == 0
+
+
+def test_a_source_that_can_wait_fills_queues_without_alarm(patient: Rig) -> None:
+    patient.take(90)
+    patient.fall_behind(90)
+    patient.ring.ints[Slot.TAIL] = 0
+    message = patient.says()
+    assert message.alarms == []
+    assert message.queues["ring"] > 0.9
+
+
+def test_what_latest_skips_on_purpose_is_counted_and_no_alarm(rig: Rig) -> None:
+    rig.ring.count_drop("denoise: behind", 5)
+    rig.ring.ints[Slot.ACQUIRED] += 5
+    message = rig.says()
+    assert message.dropped == {"denoise: behind": 5}
+    assert message.alarms == []
+
+
+def test_what_the_camera_lost_is_an_alarm_whatever_the_policy(rig: Rig) -> None:
+    rig.ring.count_drop("source: lost in the camera buffer", 3)
+    assert rig.says().alarms == ["frames lost: 3, source: lost in the camera buffer"]
+
+
+def test_the_same_loss_again_is_news_again(lossless: Rig) -> None:
+    line = "frames lost: 1, denoise: behind"
+    for _ in range(2):
+        lossless.ring.count_drop("denoise: behind")
+        assert lossless.says().alarms == [line]
+        while lossless.says().alarms:
+            continue  # until its second is over
+    assert lossless.log.path is not None
+    assert lossless.log.path.read_text(encoding="utf-8").count("alarm: frames lost") == 1  # not again within a minute
+
+
+def test_contrast_that_leaves_the_calibration_is_measured_and_reported(rig: Rig) -> None:
+    rig.take(10, contrast=10.0)
+    rig.calibrations[0, 0] = (1000.0, 10.0)
+    assert rig.says().norm_drift == {"0/0": 1.0}
+    rig.take(10, contrast=20.0)
+    message = rig.says()
+    assert message.norm_drift["0/0"] == pytest.approx(2.0, rel=0.1)
+    assert "recalibrate" in message.alarms[0]
+    rig.calibrations[0, 0] = (1000.0, 20.0)
+    message = rig.says()
+    assert message.norm_drift == {"0/0": 1.0}
+    assert message.alarms == []
+
+
+def test_the_recorder_s_state_is_on_the_wire_and_its_trouble_an_alarm(recorded: Rig) -> None:
+    ints = recorded.ring.ints
+    ints[Slot.RECORDER_STATE] = TapeState.RECORDING
+    ints[Slot.RECORDED], ints[Slot.RECORDER_CURSOR], ints[Slot.RECORDER_SECONDS_LEFT] = 12, recorded.ring.head, 9000
+    recorder = recorded.says().recorder
+    assert recorder is not None
+    assert (recorder.state, recorder.written, recorder.dropped, recorder.seconds_left) == ("recording", 12, 0, 9000)
+    ints[Slot.RECORDER_SECONDS_LEFT] = 30
+    assert "is full within 5 minutes" in recorded.says().alarms[0]
+    ints[Slot.RECORDER_STATE], ints[Slot.RECORDER_LOST] = TapeState.INTERRUPTED, 7
+    said = recorded.says().alarms
+    assert any("the recording is interrupted" in line for line in said)
+    assert "frames lost: 7, recorder: not written" in said
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (None, "ok"),
+        (errors.SourceOverflow("the camera buffer overflowed"), "overflow: the camera buffer overflowed"),
+        (errors.SourceDisconnected("unplugged"), "disconnected: unplugged"),
+        (errors.SourceStalled("nothing came"), "stalled: nothing came"),
+        (errors.SourceError("odd"), "source: odd"),
+        (errors.GeometryChanged("another shape"), "geometry: another shape"),
+        (errors.EngineError("no memory"), "engine: no memory"),
+        (errors.RtDenoiseError("unknown"), "error: unknown"),
+    ],
+)
+def test_the_end_says_where_it_broke(rig: Rig, error: RtDenoiseError | None, reason: str) -> None:
+    rig.reporter.end(error)
+    message = rig.listener.read(2.0)
+    assert isinstance(message, EndMessage)
+    assert message.reason == reason
+
+
+def test_a_metrics_port_that_is_taken_is_refused_with_a_way_out(rig: Rig) -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(WireError, match="--metrics-port"):
+            MetricsServer(port, rig.ring, rig.reporter)
+
+
+def test_metrics_answer_on_this_machine_only_and_the_port_is_free_afterwards(rig: Rig) -> None:
+    server = MetricsServer(0, rig.ring, rig.reporter)
+    assert server.url.startswith("http://127.0.0.1:")
+    port = int(server.url.split(":")[2].split("/")[0])
+    server.close()
+    with socket.socket() as door:
+        assert door.connect_ex((HOST, port)) != 0
+
+
+def test_without_prometheus_client_the_install_line_is_said(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(MissingExtraError, match=r"rtdenoise\[metrics\]"):
+        MetricsServer(0, rig.ring, rig.reporter)
