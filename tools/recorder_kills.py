@@ -116,11 +116,12 @@ class Kill:
     lost_ms: float
 
 
-def kill_once(folder: Path, fps: float, shape: tuple[int, int], after_frames: int) -> Kill:
+def kill_once(folder: Path, fps: float, shape: tuple[int, int], after_frames: int, draw: random.Random) -> Kill:
     """Record a counting movie, kill the process once it has taken so many frames, compare what is on disk with what is in the ring."""
     options = {"mode": "counter", "shape": list(shape), "fps": fps}
-    with Acquiring("synthetic", options, folder, ring_s=60.0) as running:
+    with Acquiring("synthetic", options, folder, ring_s=10.0) as running:
         running.wait_until(lambda: running.ring.head >= after_frames)
+        time.sleep(draw.uniform(0.0, 0.02))  # anywhere between two frames
         running.process.kill()
         running.process.join()
         now = time.perf_counter_ns()
@@ -148,14 +149,14 @@ def pixels_on_disk(folder: Path, series: str = "raw-000") -> np.ndarray[Any, Any
 
 
 def kill_at_random_instants(
-    folder: Path, n: int, *, seed: int = 0, fps: float = 200.0, shape: tuple[int, int] = (64, 64), max_frames: int = 400
+    folder: Path, n: int, *, seed: int = 0, fps: float = 200.0, shape: tuple[int, int] = (64, 64), max_s: float = 2.0
 ) -> list[Kill]:
-    """`n` recordings, each killed at a random instant of its first `max_frames` frames; each is deleted once it was looked at."""
+    """`n` recordings, each killed at a random instant of its first `max_s` seconds; each is deleted once it was looked at."""
     draw = random.Random(seed)
     kills = []
     for i in range(n):
         run = folder / f"kill-{i:03d}"
-        kills.append(kill_once(run, fps, shape, draw.randrange(1, max_frames)))
+        kills.append(kill_once(run, fps, shape, 1 + int(draw.uniform(0, max_s) * fps), draw))
         shutil.rmtree(run)
     return kills
 

@@ -3,7 +3,7 @@
 `ome-writers` lays it out. Itself it would either make a file of every frame, or keep the frames of a chunk in memory until the chunk
 is full, which a camera that pauses may not reach for hours. So from there on the pixels take another way: several chunks share one
 file (a zarr shard) whose table of chunks stands at its start, and every frame is written at once into its place behind the last
-one. Nothing is held back, nothing is written twice.
+one. Nothing is held back, nothing is written twice. A file that is full is never touched again: it may be moved away meanwhile.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Self
 from rtdenoise.recording import run
 from rtdenoise.recording.layout import RAW
 from rtdenoise.recording.table import STAMPS
-from rtdenoise.recording.tape import OVERWRITTEN, Tape, TapeState, in_words
+from rtdenoise.recording.tape import FAILED, OVERWRITTEN, Tape, TapeState, in_words
 from rtdenoise.settings import RecordSettings, RunSettings
 from rtdenoise.shared import SharedRing, Slot
 
@@ -133,8 +133,7 @@ class Recorder:
     def _fail(self, error: Exception) -> None:
         tape = self._tape
         tape.state = TapeState.FAILED
-        tape.lose(self._ring.head - self._cursor, OVERWRITTEN)
-        self._publish()
+        self._count_unwritten()
         self._say(
             f"{self._folder}: recording has failed ({type(error).__name__}: {error}); acquisition and preview go on"
         )
@@ -143,8 +142,8 @@ class Recorder:
         self._count_unwritten()
 
     def _count_unwritten(self) -> None:
-        missing = self._ring.head - self._ring.ints[Slot.RECORDED] - self._tape.lost
-        self._tape.lose(int(missing), OVERWRITTEN)
+        self._cursor = self._ring.head
+        self._tape.lose(self._cursor - self._tape.written - self._tape.lost, FAILED)
         self._publish()
 
     def _publish(self) -> None:

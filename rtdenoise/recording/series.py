@@ -56,6 +56,10 @@ class SeriesWriter:
         self._stamps.flush()
         self._write_index(state)
 
+    def forget(self) -> int:
+        """Give up the stamps that could not be written; returns how many frames they were of."""
+        return self._stamps.forget()
+
     def check(self) -> None:
         """Raise OSError when the folder is not there."""
         self._array.check()

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 
@@ -22,10 +23,13 @@ FLUSH_S = 0.25
 """How often readers are told of new frames. Engineering choice: a quarter of what a killed process may cost."""
 RETRY_S = 1.0
 """How often a disk that was full is tried again, and what is left on it is looked up. Engineering choice."""
+RESERVE_BYTES = 128 << 10
+"""Put by in a file of its own, for the stamps when the disk is full. Engineering choice: `FLUSH_S` of them at 10,000 frames/s."""
 WARN_S = 300.0
 """Room for less than this is said once. Engineering choice."""
 DISK_FULL = "recorder: disk full"
 DISK_GONE = "recorder: the folder cannot be written"
+FAILED = "recorder: failed"
 OVERWRITTEN = "recorder: overwritten before it was written"
 IN_THE_SOURCE = "source: lost before it reached the ring"
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -61,6 +65,8 @@ class Tape:
         self.written = self.lost = self.n_bytes = 0
         self._stream, self._columns, self._say = stream, columns, say
         self._documents = lay_out(info, dtype)
+        self._reserve = folder / f"{stream}.reserve"
+        self._put_by()
         self._losses = GrowingTable(layout.losses_file(folder, stream), LOSSES)
         self._frame_bytes = frame_bytes(info, dtype)
         self._rate = bytes_per_second(info, dtype)
@@ -117,6 +123,7 @@ class Tape:
         """Complete the series."""
         if self._end_series():
             self.state = TapeState.COMPLETE
+        self._use_reserve()
 
     def _series_of(self, frame: Frame, epoch_ns: int) -> SeriesWriter:
         if self._series is not None and self._series.id == frame.stamp.series:
@@ -135,6 +142,8 @@ class Tape:
             self._losses.add((self._series.name, self._series.next_frame, n, reason))
         self._missing.clear()
         written = self._flush("complete")
+        if unsaid := self._series.forget():  # pixels that no table speaks of are not a recording
+            self.written, self.lost = self.written - unsaid, self.lost + unsaid
         self._series.let_go()
         self._series = None
         return written
@@ -173,12 +182,21 @@ class Tape:
         )
 
     def _flush_quietly(self) -> None:
-        """Half a frame was given back to the disk: the stamps of the frames before it may find room there."""
+        """What was put by makes room for the stamps of the frames that are on the disk already."""
+        self._use_reserve()
         try:
             if self._series is not None:
                 self._series.flush("interrupted")
         except OSError:
             return  # they wait, and are written when the disk has room again
+
+    def _put_by(self) -> None:
+        with suppress(OSError):  # a full disk gives none; then the last quarter of a second has no stamps
+            self._reserve.write_bytes(bytes(RESERVE_BYTES))
+
+    def _use_reserve(self) -> None:
+        with suppress(OSError):
+            self._reserve.unlink(missing_ok=True)
 
     def _may_retry(self) -> bool:
         now = time.monotonic()
@@ -194,6 +212,7 @@ class Tape:
 
     def _resume(self) -> None:
         self.state = TapeState.RECORDING
+        self._put_by()
         self._say(f"{self.folder}: recording goes on; {self.lost - self._since} frames are missing")
 
     def _look_at_room(self, seconds: float) -> None:
