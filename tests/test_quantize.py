@@ -17,8 +17,9 @@ from rtdenoise.errors import EngineError, MissingExtraError
 from rtdenoise.export.clips import Clip, Clips, clips_of
 from rtdenoise.export.edges import Layer, first_and_last
 from rtdenoise.export.fidelity import Outputs, reference
+from rtdenoise.export.int8 import to_int8
 from rtdenoise.export.prove import extended
-from rtdenoise.export.quantize import to_int8, to_qdq
+from rtdenoise.export.qdq import to_qdq
 from rtdenoise.export.report import Report
 from rtdenoise.export.target import find
 from rtdenoise.export.variants import samples_of

@@ -27,7 +27,7 @@ COMPARED = 64
 """Side of the frames that a step is compared with one pass of PyTorch on, px: a pass over a hundred large ones takes 16 GB."""
 PACKAGE = Path(rtdenoise.__file__).parent
 NETWORKS = ("methods", "nn", "export/to_onnx.py")
-QUANTISING = ("export/quantize.py",)
+QUANTISING = ("export/quantize.py", "export/int8.py")
 """Sources whose change makes cached graphs stale."""
 OUTPUTS = {"window": "denoised", "older": "partial", "newest": "denoised", "encode": "features", "fuse": "denoised"}
 Fact = int | float | str | bool
@@ -204,7 +204,7 @@ def _probes(case: Case, folder: Path) -> None:
 
 
 def _quantise(case: Case, folder: Path) -> None:
-    from rtdenoise.export.quantize import to_int8
+    from rtdenoise.export.int8 import to_int8
 
     try:
         for role in roles(folder):

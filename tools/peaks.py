@@ -103,7 +103,7 @@ def _openvino(folder: Path) -> Callable[[], dict[str, float]]:
 def _quantised(graph: bytes, folder: Path) -> dict[str, Path]:
     """The chain in int8, where NNCF is installed."""
     from rtdenoise.errors import MissingExtraError
-    from rtdenoise.export.quantize import to_int8
+    from rtdenoise.export.int8 import to_int8
 
     frames = np.random.default_rng(1).standard_normal((1, MAPS, SIDE, SIDE), np.float32)
     try:

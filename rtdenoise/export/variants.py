@@ -16,7 +16,9 @@ from rtdenoise.bundle import Bundle, GraphKind
 from rtdenoise.engine.ort import OrtRuntime
 from rtdenoise.errors import EngineError, MissingExtraError
 from rtdenoise.export.clips import Clip
-from rtdenoise.export.quantize import Quantizing, Sample, to_int8, to_qdq
+from rtdenoise.export.int8 import to_int8
+from rtdenoise.export.qdq import to_qdq
+from rtdenoise.export.quantize import Quantizing, Sample
 from rtdenoise.export.reference import Kept, Recorder
 from rtdenoise.export.streams import forms_of, streamed
 from rtdenoise.export.to_onnx import HalfInside, StepHalfInside, step_to_onnx, to_onnx

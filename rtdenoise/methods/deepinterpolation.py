@@ -43,6 +43,8 @@ class DeepInterpolationNetwork(Network):
     Raises ConfigError for a network without frames, or widths that do not pair.
     """
 
+    around: Tensor
+
     def __init__(
         self,
         pre: int = 30,
@@ -61,13 +63,14 @@ class DeepInterpolationNetwork(Network):
         self.unseen = tuple(range(pre, before + 1 + after - post))
         self.facts = {"pre": pre, "post": post, "omission": omission}
         self.facts |= {"down": down, "bottom": bottom, "up": up, "readout": readout}
-        self._pre, self._post = pre, post
+        around = [*range(pre), *range(self.window.size - post, self.window.size)]
+        self.register_buffer("around", torch.tensor(around), persistent=False)
         self._build(_filters(down), _filters(bottom), _filters(up), readout)
 
     def _build(self, down: list[int], bottom: list[int], up: list[int], readout: int) -> None:
         if not down or not bottom or len(down) - len(up) not in (0, 1):
             raise ConfigError(f"DeepInterpolation cannot join {len(up)} up-samplings to {len(down)} poolings")
-        self.down, width = _chain(self._pre + self._post, down)
+        self.down, width = _chain(len(self.around), down)
         self.bottom, width = _chain(width, bottom)
         self.up = nn.ModuleList()
         for filters, skip in zip(up, reversed(down), strict=False):
@@ -79,8 +82,7 @@ class DeepInterpolationNetwork(Network):
 
     def forward(self, frames: Tensor) -> Tensor:
         """See the class."""
-        last = self.window.size
-        x = torch.cat([frames[:, : self._pre], frames[:, last - self._post : last]], 1)
+        x = frames.index_select(1, self.around)  # slices would have OpenVINO reorder the whole window first
         skips = []
         for conv in self.down:
             skips.append(F.relu(conv(x)))

@@ -143,7 +143,9 @@ class UmvdNetwork(Network):
     def each(self, frames: Tensor) -> Tensor:
         """`(B, n, Y, X)` frames -> `(B, n * maps, Y, X)`, the features of every frame, frame by frame."""
         batch, n, height, width = frames.shape
-        return self.encode(frames.reshape(batch * n, 1, height, width)).reshape(batch, -1, height, width)
+        features = self.encode(frames.reshape(batch * n, 1, height, width))
+        # Not by reshape: on a CPU that turns maps which lie last into maps that lie first, a tenth of the network's time.
+        return torch.cat([features[i::n] for i in range(n)], 1)
 
     def merge(self, features: Tensor, slots: Sequence[int], weights: Tensor) -> Tensor:
         """The U-Net on the features of the frames at the positions `slots`, times `weights` (T,) of all positions."""
