@@ -32,7 +32,8 @@ class Ledger:
             ring.count_drop("ring: overwritten before it was read", missing)
         else:
             ints[Slot.DELIVERED] += missing
-        ints[Slot.TAIL] = self._cursor = max(tail, oldest)
+        ints[Slot.TAIL] = ints[Slot.CURSOR] = self._cursor = max(tail, oldest)
+        ints[Slot.OPEN] = 0
         return self._cursor
 
     def take(self, number: int, cursor: int) -> None:
@@ -40,6 +41,7 @@ class Ledger:
         if number >= self._cursor and not self._ring.is_settled(number):
             self._open[number] = None
         self._cursor = max(self._cursor, cursor)
+        self._ring.ints[Slot.CURSOR], self._ring.ints[Slot.OPEN] = self._cursor, len(self._open)
 
     def first_look(self, number: int) -> bool:
         """Whether frame `number` was not published raw before; remembers it."""
@@ -53,8 +55,14 @@ class Ledger:
         """Frame `number` was not published raw after all."""
         self._ring.ints[Slot.RAW_UPTO] = number
 
+    def is_open(self, number: int) -> bool:
+        """Whether frame `number` was read and is not settled; what only fills a window was settled by an earlier process."""
+        return number in self._open
+
     def deliver(self, number: int) -> None:
         """Frame `number` was handed to the publisher."""
+        if number not in self._open:
+            return
         self._ring.settle(number)
         self._ring.ints[Slot.DELIVERED] += 1
         self._close(number)
@@ -90,4 +98,5 @@ class Ledger:
 
     def _close(self, number: int) -> None:
         self._open.pop(number, None)
+        self._ring.ints[Slot.OPEN] = len(self._open)
         self._ring.ints[Slot.TAIL] = next(iter(self._open), self._cursor)

@@ -186,7 +186,7 @@ class Loop:
 
     def _publish(self, streams: Streams, out: Frame) -> int:
         number, start = out.stamp.frame, time.perf_counter_ns()
-        if self._ring.is_settled(number):
+        if not self._ledger.is_open(number):
             return 0
         publisher = self._outlets.denoised
         if publisher.facts.norm != (norm := streams.norm(out.stamp.key)):

@@ -37,12 +37,13 @@ STAGES = ("copy", "queue", "denoise", "publish", "age")
 class Slot(IntEnum):
     """Places of the shared integers.
 
+    CURSOR: the next frame that the denoise process takes; OPEN: frames that it took and has not settled.
     Of the handover between denoise processes, which are numbered from 1 on: LEAVE: the number up to which they shall go; LEFT: up to
     which they have gone, with their ports free; *_SUBSCRIBERS: who listens; *_SERIES: of the frame sent last; HANDOVER: 1 while one
     warms up beside the running one. RECALIBRATE: how often it was asked for.
     QUEUED_*: how full the queue of the slowest subscriber is, in 1/1000.
     RECORD*: of the raw recorder: its `recording.tape.TapeState`, frames written and lost, bytes, seconds of room on the disk, and the
-    next frame it will write.
+    next frame it will write. DENOISED_*: of the one of denoised frames.
     """
 
     MAGIC = 0
@@ -61,6 +62,8 @@ class Slot(IntEnum):
     SUSPECT = 13
     GO = 14
     RAW_UPTO = 15
+    CURSOR = 16
+    OPEN = 17
     DROPPED = 32
     RECORDER_STATE = 40
     RECORDED = 41
@@ -68,6 +71,8 @@ class Slot(IntEnum):
     RECORDED_BYTES = 43
     RECORDER_SECONDS_LEFT = 44
     RECORDER_CURSOR = 45
+    DENOISED_RECORDED = 46
+    DENOISED_LOST = 47
     LEAVE = 48
     LEFT = 49
     RAW_SUBSCRIBERS = 50
@@ -198,16 +203,19 @@ class SharedRing:
 
     def settle(self, number: int) -> None:
         """Mark frame `number` as delivered or dropped."""
-        self._settled[number % self.capacity] = number + 1
+        slot = number % self.capacity
+        # A frame that waits for its look-ahead may be settled after the one that overwrote it.
+        self._settled[slot] = max(number + 1, int(self._settled[slot]))
 
     def is_settled(self, number: int) -> bool:
         """Whether frame `number`, which must still be here, was delivered or dropped."""
         return bool(self._settled[number % self.capacity] == number + 1)
 
     def in_flight(self) -> int:
-        """Frames in the ring that were neither delivered nor dropped yet."""
-        here = range(max(int(self.ints[Slot.TAIL]), self.oldest), self.head)
-        return sum(1 for number in here if not self.is_settled(number))
+        """Frames that were neither delivered nor dropped yet, those among them that were overwritten before anybody read them."""
+        cursor, head = int(self.ints[Slot.CURSOR]), self.head
+        settled_before = np.count_nonzero((self._settled > cursor) & (self._settled <= head))
+        return max(0, head - cursor - int(settled_before)) + int(self.ints[Slot.OPEN])
 
     # --- both ---------------------------------------------------------------------------------------------------------
 
