@@ -11,7 +11,7 @@ from typing import Any
 import zmq
 
 from rtdenoise.control import ControlClient, Reply
-from rtdenoise.session import Session
+from rtdenoise.session import POLL_S, Session
 
 
 class PlainSubscriber:
@@ -67,7 +67,7 @@ def during(session: Session, talk: Callable[[ControlClient], None], timeout_s: f
     thread.start()
     while thread.is_alive():
         assert session.poll() or not thread.is_alive(), "the run ended too early"
-        time.sleep(0.01)  # as Session.run does
+        time.sleep(POLL_S)
     if errors:
         raise errors[0]
 

@@ -8,10 +8,8 @@ import time
 from itertools import groupby
 from pathlib import Path
 
-import pytest
-
 from rtdenoise.control import ControlClient
-from rtdenoise.session import Session
+from rtdenoise.session import POLL_S, Session
 from rtdenoise.shared import Slot
 from rtdenoise.status import StartMessage, StatusMessage
 from rtdenoise.subscribe import StatusSubscriber
@@ -32,6 +30,7 @@ def wait_for_frames(session: Session, n_more: int) -> None:
     while session.ring.ints[Slot.DELIVERED] < wanted:
         assert session.poll(), "the run ended too early"
         assert time.monotonic() < deadline, "no frame came out"
+        time.sleep(POLL_S)
 
 
 def models_of(headers: list[dict[str, object]]) -> list[object]:
@@ -170,19 +169,25 @@ def test_when_the_running_process_dies_while_another_warms_up_the_run_goes_on_an
     assert summary.ready.model == "gauss2d-ema"
 
 
-def test_when_the_process_that_warms_up_dies_the_running_one_does_not_notice() -> None:
+def test_while_one_change_is_under_way_others_are_refused_and_when_its_process_dies_the_running_one_does_not_notice() -> (
+    None
+):
     asked = settings("synthetic", CAMERA, engine=FILTER)
     denoised = PlainSubscriber(asked.endpoints.denoised)
     answers: list[tuple[bool, str]] = []
+    refused: list[str] = []
+    others = {"model": {"model": "median"}, "latency": {"latency": "causal"}}
     with Session(asked) as session:
         wait_for_frames(session, 40)
         session.change_engine(session.engine.model_copy(update={"model": "identity"}), "model identity", _into(answers))
+        during(session, lambda client: refused.extend(client.ask(r, **f).message for r, f in others.items()))
         (standby,) = [child.pid for child in session.children[2:]]
         assert standby is not None
         os.kill(standby, KILL)
         wait_for_frames(session, 100)
         session.stop()
         summary = session.run()
+    assert refused == ["model identity is under way; ask again when it is done"] * 2
     assert [ok for ok, _ in answers] == [False]
     assert (summary.error, summary.dropped, summary.in_flight, summary.restarts) == ("", {}, 0, 0)
     assert lost(denoised.finish()) == 0
@@ -200,20 +205,6 @@ def test_a_lossless_run_changes_its_model_without_losing_a_frame() -> None:
     for headers in (raw.finish(), denoised.finish()):
         assert [header["frame"] for header in headers] == list(range(900))
     assert models_of(denoised.headers) == ["gauss2d-ema", "identity"]
-
-
-@pytest.mark.parametrize("request_name", ["model", "latency"])
-def test_while_one_change_is_under_way_another_is_refused(request_name: str) -> None:
-    asked = settings("synthetic", CAMERA, engine=FILTER)
-    answers: list[tuple[bool, str]] = []
-    fields = {"model": {"model": "median"}, "latency": {"latency": "causal"}}[request_name]
-    with Session(asked) as session:
-        wait_for_frames(session, 20)
-        session.change_engine(session.engine.model_copy(update={"model": "identity"}), "model identity", _into(answers))
-        refused: list[str] = []
-        during(session, lambda client: refused.append(client.ask(request_name, **fields).message))
-    assert refused == ["model identity is under way; ask again when it is done"]
-    assert len(answers) == 1
 
 
 def _into(answers: list[tuple[bool, str]]) -> object:
