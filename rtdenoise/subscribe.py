@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Self
 
 import zmq
@@ -29,6 +31,8 @@ _CURVE_BYTES = 64
 """Room for what encryption adds to a message: 33 bytes (ZeroMQ RFC 26)."""
 
 
+ASK_AGAIN_S = 1.0
+"""How long after it was refused a key is shown again. Engineering choice."""
 _HANDSHAKE_FAILED = (
     zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
@@ -198,7 +202,9 @@ class _ConnectedSocket:
         self._socket.setsockopt(zmq.SUBSCRIBE, subscription)
         if keys is not None:
             _show(self._socket, keys)
+        self._endpoint = endpoint
         self._refusal = ""
+        self._ask_again_s = math.inf
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | _HANDSHAKE_FAILED)
         try:
             self._socket.connect(endpoint)
@@ -212,6 +218,13 @@ class _ConnectedSocket:
         """What the last handshake came to; empty for one that succeeded, and before the first."""
         while (seen := self._handshakes()) is not None:
             self._refusal = _REFUSALS.get(seen, "")
+            # ZeroMQ itself gives up for good when it is told that a key is not on the list; it may be put there.
+            self._ask_again_s = time.monotonic() + ASK_AGAIN_S if seen == zmq.EVENT_HANDSHAKE_FAILED_AUTH else math.inf
+        if time.monotonic() >= self._ask_again_s:
+            self._ask_again_s = math.inf
+            with suppress(zmq.ZMQError):  # it may have forgotten the endpoint already
+                self._socket.disconnect(self._endpoint)
+            self._socket.connect(self._endpoint)
         return self._refusal
 
     def _handshakes(self) -> int | None:
@@ -232,7 +245,8 @@ class _ConnectedSocket:
                     return None
 
     def close(self) -> None:
-        self._socket.disable_monitor()
+        if not self._socket.closed:
+            self._socket.disable_monitor()
         self._monitor.close()
         self._socket.close()
         if self._own_context is not None:

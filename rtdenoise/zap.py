@@ -19,6 +19,7 @@ DOMAIN = b"rtdenoise"
 LOOK_S = 0.5
 """How often the list is looked at for those who are connected already. Engineering choice."""
 _VERSION = b"1.0"
+_BELL = "inproc://rtdenoise-doorman"
 
 
 class Doorman:
@@ -30,22 +31,29 @@ class Doorman:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], allowed: Allowed, look: Callable[[], None]) -> None:
         self.refused = 0
         self._allowed, self._look = allowed, look
-        self._over = threading.Event()
         self._socket: zmq.Socket[bytes] = context.socket(zmq.REP)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.bind(ZAP_ENDPOINT)
+        self._bell: zmq.Socket[bytes] = context.socket(zmq.PAIR)
+        self._bell.bind(_BELL)
+        self._bell_heard: zmq.Socket[bytes] = context.socket(zmq.PAIR)
+        self._bell_heard.connect(_BELL)
         self._thread = threading.Thread(target=self._serve, name="doorman", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Let nobody in any more."""
-        self._over.set()
+        self._bell.send(b"")
         self._thread.join()
-        self._socket.close()
+        for socket in (self._socket, self._bell, self._bell_heard):
+            socket.close(linger=0)
 
     def _serve(self) -> None:
-        while not self._over.is_set():
-            if self._socket.poll(int(LOOK_S * 1000)):
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._bell_heard, zmq.POLLIN)
+        while self._bell_heard not in (ready := dict(poller.poll(int(LOOK_S * 1000)))):
+            if self._socket in ready:
                 self._socket.send_multipart(self._answer(self._socket.recv_multipart()))
             self._look()
 
