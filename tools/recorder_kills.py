@@ -122,9 +122,9 @@ def kill_once(folder: Path, fps: float, shape: tuple[int, int], after_frames: in
     with Acquiring("synthetic", options, folder, ring_s=10.0) as running:
         running.wait_until(lambda: running.ring.head >= after_frames)
         time.sleep(draw.uniform(0.0, 0.02))  # anywhere between two frames
+        now = time.perf_counter_ns()
         running.process.kill()
         running.process.join()
-        now = time.perf_counter_ns()
         ring = running.ring
         taken = [frame for n in range(ring.head) if (frame := ring.frame(n)) is not None]
         ages = [now - ring.epoch_ns(frame.stamp.frame) - frame.stamp.t_in for frame in taken]
