@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import socket
 import struct
@@ -152,7 +153,7 @@ def test_closed_loop_fires_once_per_true_transient_and_says_how_late(blinking: P
         device.bind(("127.0.0.1", 0))
         device.settimeout(5)
         words = ("--endpoint", asked.endpoints.denoised, "--status", asked.endpoints.status, "--roi", "20", "30", "4")
-        words += ("--offset", "100", "--high", "0.5", "--low", "0.2", "--refractory", "0.1", "--idle", "2")
+        words += ("--offset", "100", "--high", "0.5", "--low", "0.2", "--refractory", "0.1", "--idle", "1")
         _, said = beside(asked, "closed_loop.py", *words, "--udp", f"127.0.0.1:{device.getsockname()[1]}")
         lines = [device.recv(1000).decode() for _ in TRANSIENTS]
     assert [line.strip() for line in said.splitlines() if line.startswith("TRIGGER")] == [
@@ -176,6 +177,25 @@ def test_closed_loop_names_a_region_that_is_not_in_the_frame(blinking: Path) -> 
     _, said = consumer.communicate(timeout=30)
     assert consumer.returncode == 1
     assert said.strip() == "closed_loop: --roi 500 30 4 is outside of frames of 48 x 64"
+
+
+def test_napari_shows_both_streams_live(tmp_path: Path) -> None:
+    pytest.importorskip("napari", reason="napari is not installed; it is no part of rtdenoise")
+    if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+        pytest.skip("napari draws with OpenGL and needs a display; try xvfb-run")
+    asked = settings("synthetic", {"mode": "blob", "shape": [64, 80], "fps": 30.0}, engine=FILTER)
+    port = asked.endpoints.denoised.rpartition(":")[2]
+    command = [sys.executable, str(EXAMPLES / "napari_live.py"), "--port", port, "--seconds", "6"]
+    shot = tmp_path / "napari.png"
+    window = subprocess.Popen([*command, "--screenshot", str(shot)], stdout=subprocess.PIPE, text=True)
+    with Session(asked) as session:
+        while window.poll() is None:
+            assert session.poll()
+    said, _ = window.communicate()
+    assert window.returncode == 0
+    n_raw, n_denoised = (int(said.split()[i]) for i in (0, 3))
+    assert min(n_raw, n_denoised) > 10
+    assert shot.stat().st_size > 10_000
 
 
 def recorded() -> Iterator[wire.Message]:
