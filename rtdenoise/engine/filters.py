@@ -39,7 +39,7 @@ class FilterEngine:
     @property
     def stateless(self) -> bool:
         """False for filters whose result depends on frames before the window."""
-        return not isinstance(self.kernel, ExponentialMean | Kalman | Blurred)
+        return not _remembers(self.kernel)
 
     def run(self, window: Window, first: int, target: int, n_out: int) -> NDArray[np.float32]:
         """(n_out, Y, X) filtered frames; see Engine.run. Raises WindowError for frames of another shape."""
@@ -66,6 +66,11 @@ class FilterEngine:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _remembers(kernel: Kernel) -> bool:
+    """Whether a result depends on frames of earlier windows."""
+    return _remembers(kernel.then) if isinstance(kernel, Blurred) else isinstance(kernel, ExponentialMean | Kalman)
 
 
 class Identity:
@@ -157,17 +162,17 @@ class Blurred:
 
     def __init__(self, shape: Shape, sigma_px: float, then: Kernel) -> None:
         self._ndimage = _ndimage()
-        self._sigma_px, self._then = sigma_px, then
+        self._sigma_px, self.then = sigma_px, then
         self._blurred = np.empty((1, *shape), np.float32)
 
     def __call__(self, window: Window, i_target: int, n_out: int) -> Window:
         """Blur one frame and pass it on."""
         self._ndimage.gaussian_filter(window[i_target], self._sigma_px, output=self._blurred[0])
-        return self._then(self._blurred, 0, 1)
+        return self.then(self._blurred, 0, 1)
 
     def reset(self) -> None:
         """Forget what the other kernel remembers."""
-        self._then.reset()
+        self.then.reset()
 
 
 class Gaussian3D:
