@@ -14,6 +14,7 @@ from rtdenoise.engine.backends import AUTO
 from rtdenoise.errors import ConfigError, EngineError, RtDenoiseError
 from rtdenoise.fallback import Fallback
 from rtdenoise.handover import LEAVE_TIMEOUT_S, Answer, Handover
+from rtdenoise.recording import events
 from rtdenoise.settings import EngineSettings, RunSettings
 from rtdenoise.shared import SharedRing, Slot
 from rtdenoise.streams import Calibrations
@@ -137,6 +138,7 @@ class Succession:
         elif message[0] == "calibrated":
             key, values = message[1]
             self.calibrations[key] = values
+            events.note_calibration(self.settings.record, key, values)
 
     def _recover(self, trouble: str) -> None:
         """Until a denoise process is ready again, by the stated chain. Acquisition goes on meanwhile.

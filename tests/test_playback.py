@@ -14,6 +14,7 @@ from rtdenoise.cli import app
 from rtdenoise.errors import FileFormatError
 from rtdenoise.files import open_movie
 from rtdenoise.files.convert import convert_movie
+from rtdenoise.recording import events
 from rtdenoise.session import Session
 from rtdenoise.sources.synthetic import counted
 from rtdenoise.wire import Message
@@ -81,6 +82,8 @@ def test_a_run_records_raw_and_denoised_and_both_can_be_played_again(tmp_path: P
         summary = session.run()
     assert summary.balanced
     assert any("recording to" in note for note in notes)
+    (calibrated,) = events.read(run)
+    assert (calibrated["event"], calibrated["channel"], calibrated["plane"]) == ("calibrated", 0, 0)
     with open_movie(run) as raw, open_movie(run, dataset="denoised-000") as denoised:
         assert [counted(raw.read(i, i + 1)[0]) for i in range(raw.info.n_images)] == list(range(120))
         assert denoised.info.dtype == "uint16"

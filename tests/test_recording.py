@@ -165,6 +165,25 @@ def test_a_disk_that_is_too_slow_loses_frames_of_the_recording_counts_them_and_s
     assert stamps["frame"][-1] == 399 or losses[-1][1] == stamps["frame"][-1] + 1
 
 
+def test_a_file_that_another_program_holds_open_costs_no_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Windows refuses to replace it."""
+    refusals = [0]
+    write_length = GrowingArray.write_length
+
+    def refused(self: GrowingArray) -> None:
+        refusals[0] += 1
+        if 3 <= refusals[0] < 15:
+            raise PermissionError(13, "held open", "zarr.json")
+        write_length(self)
+
+    monkeypatch.setattr(GrowingArray, "write_length", refused)
+    monkeypatch.setattr("rtdenoise.recording.tape.FLUSH_S", 0.01)
+    ring, notes = record_in_this_process(tmp_path / "run", n_frames=200, interval_s=0.002)
+    assert (int(ring.ints[Slot.RECORDED]), int(ring.ints[Slot.RECORDER_LOST])) == (200, 0)
+    assert sum("another program has it open" in note for note in notes) == 1
+    assert series_of(tmp_path / "run")[2].shape[0] == 200
+
+
 def test_a_recorder_that_fails_stops_nobody_and_every_frame_is_accounted_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,11 +6,13 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rtdenoise.errors import FileFormatError, RecordingError
 from rtdenoise.recording.layout import EVENTS
+from rtdenoise.settings import RecordSettings
 
 
 def append(folder: Path, event: Mapping[str, Any]) -> None:
@@ -25,6 +27,18 @@ def append(folder: Path, event: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise RecordingError(f"{folder / EVENTS}: the event was not recorded: {error.strerror or error}") from error
+
+
+def note_calibration(asked: RecordSettings | None, key: tuple[int, int], values: tuple[float, float]) -> None:
+    """Keep what a stream was calibrated to, where the run is recorded. A full disk leaves it out; the status says it too."""
+    if asked is not None:
+        with suppress(RecordingError):
+            channel, plane = key
+            offset, scale = values
+            append(
+                asked.folder,
+                {"event": "calibrated", "channel": channel, "plane": plane, "offset": offset, "scale": scale},
+            )
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Self
 from rtdenoise.recording import run
 from rtdenoise.recording.layout import RAW
 from rtdenoise.recording.table import STAMPS
-from rtdenoise.recording.tape import FAILED, OVERWRITTEN, Tape, TapeState, in_words
+from rtdenoise.recording.tape import FAILED, OVERWRITTEN, Tape, TapeState, bytes_per_second, in_words
 from rtdenoise.settings import RecordSettings, RunSettings
 from rtdenoise.shared import SharedRing, Slot
 
@@ -36,7 +36,8 @@ class Recorder:
     ) -> None:
         self._ring, self._say, self._folder = ring, say, asked.folder
         self._room_s = run.begin(asked, settings, ring.info)
-        self._tape = Tape(asked.folder, RAW, ring.info, ring.info.dtype, STAMPS, say)
+        share = bytes_per_second(ring.info, ring.info.dtype) / run.needed_per_second(asked, ring.info)
+        self._tape = Tape(asked.folder, RAW, ring.info, ring.info.dtype, STAMPS, say, share)
         self._cursor = ring.head
         self._overrun_said = 0.0
         self._closing = threading.Event()

@@ -23,6 +23,8 @@ FLUSH_S = 0.25
 """How often readers are told of new frames. Engineering choice: a quarter of what a killed process may cost."""
 RETRY_S = 1.0
 """How often a disk that was full is tried again, and what is left on it is looked up. Engineering choice."""
+LOCKED_FLUSHES = 8
+"""Flushes in vain before somebody is told. Engineering choice: two seconds, longer than a copy holds a small file."""
 RESERVE_BYTES = 128 << 10
 """Put by in a file of its own, for the stamps when the disk is full. Engineering choice: `FLUSH_S` of them at 10,000 frames/s."""
 WARN_S = 300.0
@@ -49,6 +51,7 @@ class Tape:
     """Writes the frames of one stream, series after series, into a recording's folder. Used by one thread.
 
     stream: layout.RAW or layout.DENOISED.  say: gets a line for a person when recording stops, goes on, or space runs low.
+    share: of the disk that this stream will take, others the rest.
     written, lost: frames; together they are every frame that was offered.  n_bytes: pixels.  seconds_left: room on the disk.
     """
 
@@ -60,6 +63,7 @@ class Tape:
         dtype: str,
         columns: Sequence[str],
         say: Callable[[str], None],
+        share: float = 1.0,
     ) -> None:
         self.folder, self.state = folder, TapeState.RECORDING
         self.written = self.lost = self.n_bytes = 0
@@ -69,13 +73,15 @@ class Tape:
         self._put_by()
         self._losses = GrowingTable(layout.losses_file(folder, stream), LOSSES)
         self._frame_bytes = frame_bytes(info, dtype)
+        self._share = share
         self._rate = bytes_per_second(info, dtype)
-        self.seconds_left = shutil.disk_usage(folder).free / self._rate
+        self.seconds_left = shutil.disk_usage(folder).free * share / self._rate
         self._warned = False
         self._series: SeriesWriter | None = None
         self._n_series = 0
         self._missing: Counter[str] = Counter()
         self._why = ""
+        self._n_locked = 0
         self._since = self.lost
         self._flushed = self._looked = time.monotonic()
         self._bytes_then = 0
@@ -153,10 +159,20 @@ class Tape:
             if self._series is not None:
                 self._series.flush(state)
             self._losses.flush()
+        except PermissionError as error:  # Windows: another program has one of the files open; pixels go on
+            self._note_lock(error)
+            return False
         except OSError as error:
             self._interrupt(error)
             return False
         return True
+
+    def _note_lock(self, error: OSError) -> None:
+        """Say it once, when it has lasted: a program that copies a file lets go of it soon."""
+        self._n_locked += 1
+        if self._n_locked == LOCKED_FLUSHES:
+            name = error.filename2 or error.filename or self.folder
+            self._say(f"{name}: another program has it open, close it there; the frames are kept, their stamps wait")
 
     def _note_losses(self, series: SeriesWriter, frame: Frame) -> None:
         if frame.stamp.dropped:
@@ -219,7 +235,7 @@ class Tape:
         rate = (self.n_bytes - self._bytes_then) / seconds
         self._bytes_then = self.n_bytes
         try:
-            self.seconds_left = shutil.disk_usage(self.folder).free / (rate or self._rate)
+            self.seconds_left = shutil.disk_usage(self.folder).free * self._share / (rate or self._rate)
         except OSError:
             self.seconds_left = 0.0
         if self.seconds_left < WARN_S and not self._warned and self.state == TapeState.RECORDING:
