@@ -64,7 +64,7 @@ class SlotPool:
             if len(self._circulating) <= _LOOKS:
                 break
             self._held.append(self._circulating.popleft())
-        if self._held:
+        for _ in range(min(_LOOKS, len(self._held))):
             slot, tracker = self._held.popleft()
             if tracker.done:
                 return slot
