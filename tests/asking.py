@@ -52,7 +52,7 @@ def lost(headers: list[dict[str, Any]]) -> int:
     return numbers[-1] - numbers[0] + 1 - len(numbers)
 
 
-def during(session: Session, talk: Callable[[ControlClient], None], timeout_s: float = 60.0) -> None:
+def during(session: Session, talk: Callable[[ControlClient], object], timeout_s: float = 60.0) -> None:
     """Keep the session going while `talk` asks it for things in another thread; raises what `talk` raises."""
     errors: list[BaseException] = []
 

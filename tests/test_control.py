@@ -10,11 +10,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
 
-from rtdenoise.control import MAX_REQUEST_BYTES, ControlClient, ControlEndpoint
+from rtdenoise.control import MAX_REQUEST_BYTES, ControlClient, ControlEndpoint, Ticket
 from rtdenoise.errors import WireError
 from rtdenoise.session import Session
 from rtdenoise.shared import Slot
@@ -97,22 +98,21 @@ def test_a_late_answer_is_not_taken_for_that_of_the_next_request() -> None:
         with pytest.raises(WireError, match=r"no answer within 0\.2 s"):
             client.ask("first")
         client.timeout_s = 5
-        late = threading.Timer(
-            0, lambda: [endpoint.answer(t, ok=True, message=a["request"]) for t, a in _two(endpoint)]
-        )
+        late = threading.Thread(target=_answer_two, args=(endpoint,))
         late.start()
         assert client.ask("second").message == "second"
         late.join()
     endpoint.close()
 
 
-def _two(endpoint: ControlEndpoint) -> list[tuple[object, dict[str, object]]]:
-    """The next two requests, once both are there."""
-    found: list[tuple[object, dict[str, object]]] = []
+def _answer_two(endpoint: ControlEndpoint) -> None:
+    """Answer the next two requests once both are there, the older one first."""
+    found: list[tuple[Ticket, dict[str, Any]]] = []
     deadline = time.monotonic() + 5
     while len(found) < 2 and time.monotonic() < deadline:
         found += endpoint.requests()
-    return found
+    for ticket, asked in found:
+        endpoint.answer(ticket, ok=True, message=asked["request"])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from rtdenoise.control import ControlClient
+from rtdenoise.handover import Answer
 from rtdenoise.session import POLL_S, Session
 from rtdenoise.shared import Slot
 from rtdenoise.status import StartMessage, StatusMessage
@@ -114,7 +115,7 @@ def test_a_new_calibration_begins_at_a_frame_with_whole_windows_and_loses_none(t
     denoised = PlainSubscriber(asked.endpoints.denoised)
     with Session(asked) as session:
         wait_for_frames(session, 60)
-        during(session, lambda client: done(client.ask("recalibrate")) and None)
+        during(session, lambda client: done(client.ask("recalibrate")))
         wait_for_frames(session, 60)
         session.stop()
         summary = session.run()
@@ -133,7 +134,7 @@ def test_a_trained_model_takes_over_with_its_window_full_and_gives_its_calibrati
     denoised = PlainSubscriber(asked.endpoints.denoised)
     with Session(asked) as session:
         wait_for_frames(session, 30)
-        during(session, lambda client: done(client.ask("latency", latency="causal")) and None)
+        during(session, lambda client: done(client.ask("latency", latency="causal")))
         wait_for_frames(session, 30)
         assert session.ready is not None
         assert session.ready.latency_frames == 0
@@ -199,7 +200,7 @@ def test_a_lossless_run_changes_its_model_without_losing_a_frame() -> None:
     raw, denoised = PlainSubscriber(asked.endpoints.raw), PlainSubscriber(asked.endpoints.denoised)
     with Session(asked) as session:
         wait_for_frames(session, 40)
-        during(session, lambda client: done(client.ask("model", model="identity")) and None)
+        during(session, lambda client: done(client.ask("model", model="identity")))
         summary = session.run()
     assert (summary.error, summary.delivered, summary.dropped) == ("", 900, {})
     for headers in (raw.finish(), denoised.finish()):
@@ -207,5 +208,5 @@ def test_a_lossless_run_changes_its_model_without_losing_a_frame() -> None:
     assert models_of(denoised.headers) == ["gauss2d-ema", "identity"]
 
 
-def _into(answers: list[tuple[bool, str]]) -> object:
+def _into(answers: list[tuple[bool, str]]) -> Answer:
     return lambda ok, line: answers.append((ok, line))
