@@ -220,6 +220,7 @@ class Session:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._error = self._error or next((error for error in exc if isinstance(error, RtDenoiseError)), None)
         self.close()
 
     def _check_before_spawning(self) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from rtdenoise import status
+from rtdenoise.errors import EngineError
 from rtdenoise.latency import BIN_RATIO
 from rtdenoise.scrape import BUCKETS_MS
 from rtdenoise.session import POLL_S, Session
@@ -254,22 +256,27 @@ def until(session: Session, head: int) -> None:
         time.sleep(POLL_S)
 
 
-def test_a_loss_is_on_the_wire_within_a_tenth_of_a_second() -> None:
+def test_a_loss_is_on_the_wire_within_a_tenth_of_a_second_and_an_error_ends_the_run_by_its_name() -> None:
     options = {"mode": "counter", "shape": [32, 48], "fps": 100.0}
     asked = settings("synthetic", options, engine={"model": "identity"}, policy="lossless")
     took = []
-    with StatusSubscriber(asked.endpoints.status) as listener, Session(asked) as session:
-        until(session, 20)
-        ring = session.ring
-        assert ring is not None
-        for n_lost in (2, 4, 6, 8):
-            lost_at = time.perf_counter_ns()
-            ring.count_drop("ring: overwritten before it was read", 2)
-            message = None
-            while not (isinstance(message, StatusMessage) and message.n_dropped == n_lost):
-                assert session.poll()
-                assert time.perf_counter_ns() - lost_at < 5e9
-                message = listener.read(POLL_S)
-            took.append((time.perf_counter_ns() - lost_at) / 1e6)
-            assert any(line.startswith("frames lost: ") for line in message.alarms)
+    with StatusSubscriber(asked.endpoints.status) as listener:
+        with suppress(EngineError), Session(asked) as session:
+            until(session, 20)
+            ring = session.ring
+            assert ring is not None
+            for n_lost in (2, 4, 6, 8):
+                lost_at = time.perf_counter_ns()
+                ring.count_drop("ring: overwritten before it was read", 2)
+                message = None
+                while not (isinstance(message, StatusMessage) and message.n_dropped == n_lost):
+                    assert session.poll()
+                    assert time.perf_counter_ns() - lost_at < 5e9
+                    message = listener.read(POLL_S)
+                took.append((time.perf_counter_ns() - lost_at) / 1e6)
+                assert any(line.startswith("frames lost: ") for line in message.alarms)
+            raise EngineError("the card is gone")
+        *_, end = heard(listener)
+    assert isinstance(end, EndMessage)
+    assert end.reason == "engine: the card is gone"
     assert min(took) < 100, f"{took} ms; the best of four, because the machine may be busy"
