@@ -122,7 +122,7 @@ def _required() -> list[Requirement]:
     extras = project["optional-dependencies"]
     named = [
         *project["dependencies"],
-        *(line for extra in ("live", "cpu", "evaluate", "web", "train", "dev") for line in extras[extra]),
+        *(line for extra in ("live", "cpu", "evaluate", "metrics", "web", "train", "dev") for line in extras[extra]),
     ]
     return [Requirement(line) for line in named]
 
