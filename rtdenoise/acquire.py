@@ -18,7 +18,7 @@ import numpy as np
 
 from rtdenoise import config, registry
 from rtdenoise.errors import EndOfStream, GeometryChanged, RtDenoiseError, SourceStalled
-from rtdenoise.frame import Frame, StreamInfo, check_frame
+from rtdenoise.frame import Frame, FrameStamp, StreamInfo, check_frame
 from rtdenoise.settings import RunSettings, SourceChoice
 from rtdenoise.shared import SharedRing, Slot, State
 from rtdenoise.sources.base import Source, Speaks
@@ -31,6 +31,8 @@ READ_TIMEOUT_S = 0.05
 MIN_SLOTS = 16
 MIN_SLOTS_LOSSLESS = 64
 NAP_S = 0.0005
+LATE_FRAMES = 64
+"""A frame at most so far behind came late or twice; one further behind begins a new count. Engineering choice."""
 SWITCH_S = 0.0005
 """Longest that a frame waits for Python while the recorder's thread has it; 5 ms by default. Engineering choice."""
 
@@ -115,6 +117,7 @@ class _Acquisition:
         self._settings, self._source, self._ring, self._wake, self._note = settings, source, ring, wake, note
         self._stalled = False
         self._last_src: dict[tuple[int, int], int] = {}
+        self._began_again = False
         self._deadline: float | None = None
         # A file can wait; a camera cannot.
         self._holds_back = settings.lossless or not ring.info.live
@@ -183,6 +186,10 @@ class _Acquisition:
 
     def _write(self, frame: Frame) -> None:
         ints, stamp = self._ring.ints, frame.stamp
+        if self._came_late(stamp):
+            self._ring.count_drop("acquire: came late or twice")
+            ints[Slot.ACQUIRED] += 1
+            return
         missing = self._missing_before(frame)
         lost = min(stamp.dropped, missing)
         self._ring.count_drop("source: lost in the camera buffer", lost)
@@ -193,9 +200,19 @@ class _Acquisition:
         except GeometryChanged:
             self._ring.count_drop("acquire: bad frame")
             raise
+        missing = missing or int(self._began_again)
         if missing != stamp.dropped:
             frame = frame.restamped(dropped=missing)
         self._ring.write(frame, self._source.clock.epoch_ns)
+
+    def _came_late(self, stamp: FrameStamp) -> bool:
+        """Whether a later frame of this channel and plane was there before: no window may hold it any more.
+
+        A number that is far behind is a camera that counts from the beginning again, behind a hole of unknown length.
+        """
+        behind = self._last_src.get(stamp.key, -1) - stamp.src_frame
+        self._began_again = behind >= LATE_FRAMES
+        return 0 <= behind < LATE_FRAMES
 
     def _missing_before(self, frame: Frame) -> int:
         """Camera numbers of this channel and plane that never reached us, whatever the reason."""

@@ -29,6 +29,7 @@ DROP_REASONS = (
     "denoise: behind",
     "denoise: engine failed",
     "denoise: stopped before it was sent",
+    "acquire: came late or twice",
 )
 STAGES = ("copy", "queue", "denoise", "publish", "age")
 """copy: from the source into the ring.  queue: arrival to pick-up.  age: arrival to hand-over of the denoised frame to the publisher."""

@@ -135,8 +135,7 @@ class StreamingDenoiser:
     def _begin(self, frames: Sequence[int], first: int, n_out: int, *, complete: bool) -> None:
         """Run the engine on a window of frame numbers, for the next `n_out` frames."""
         target = self._next_target
-        stop = min(first + len(frames), self._store.n_frames)
-        used = (self._stamp(max(0, first)).src_frame, self._stamp(stop - 1).src_frame)
+        used = (self._stamp(min(frames)).src_frame, self._stamp(max(frames)).src_frame)
         stamps = tuple(self._stamp(target + i) for i in range(n_out))
         ticket = self._store.denoise(frames, first, target, n_out)
         self._next_target += n_out

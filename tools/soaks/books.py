@@ -33,6 +33,13 @@ def check_end(ring: SharedRing, produced: int) -> None:
         raise Violation(f"{ring.in_flight()} frames are in flight after the end")
 
 
+def check_delivered(sent: Sent, delivered: int, n_kills: int) -> None:
+    """delivered = denoised frames that went out; a kill may fall between the two. Raises Violation."""
+    n_sent = len({(series, src) for series, _, src in sent})
+    if abs(n_sent - delivered) > n_kills:
+        raise Violation(f"{delivered} frames are said to be delivered, {n_sent} were")
+
+
 def check_reader(stream: str, sent: Sent, reader: Reader, n_kills: int, *, in_order: bool = True) -> None:
     """published = received + missed + what was lost after the last frame that came. Raises Violation.
 

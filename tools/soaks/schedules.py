@@ -45,6 +45,7 @@ def run_schedule(
     run = ScheduledRun(ops, model, lossless, patient)
     run.go()
     books.check_end(run.ring, run.camera.produced)
+    books.check_delivered(run.sent["denoised"], int(run.ring.ints[Slot.DELIVERED]), run.n_kills)
     for stream, reader in run.readers.items():
         # A lossless run that is stopped while nobody reads gives frames up; a process that takes over then goes back for them.
         in_order = not (lossless and run.ring.ints[Slot.STOP])
@@ -202,7 +203,7 @@ class ScheduledRun:
 
     def _camera_turn(self) -> bool:
         self._pause("acquire")
-        over, self._ends_series = self._ends_series or not self._ops, False
+        over, self._ends_series = self._ends_series or self._n_rounds > 0, False
         return not over
 
     def _pause(self, me: Part, *, idle: bool = False) -> None:

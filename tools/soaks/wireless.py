@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 import numpy as np
+import zmq
 
 from rtdenoise import wire
 from rtdenoise.frame import Frame, Pixels
@@ -37,7 +38,7 @@ class Reader:
 
     def __init__(self, stream: str) -> None:
         self.inbox = Inbox()
-        self.subscriber = Subscriber(loopback(1), stream=stream)
+        self.subscriber = Subscriber(loopback(1), stream=stream, context=zmq.Context.instance())
         self.subscriber.close()
         self.subscriber._connected = self.inbox  # type: ignore[assignment]
         self.got: list[Frame] = []

@@ -1,0 +1,150 @@
+"""Frames with any numbers through the real acquisition and the real stream, and what every output was made of."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from rtdenoise import acquire
+from rtdenoise.engine.base import EngineInfo, Window
+from rtdenoise.errors import EndOfStream
+from rtdenoise.frame import Frame, FrameStamp, StreamInfo, WindowSpec
+from rtdenoise.normalize import Normalization
+from rtdenoise.ringfile import default_folder
+from rtdenoise.settings import RunSettings
+from rtdenoise.shared import SharedRing, Slot
+from rtdenoise.sources.base import SeriesClock, SourceStats
+from rtdenoise.stream import StreamingDenoiser
+from soaks.lockstep import Ears
+
+SHAPE = (4, 4)
+
+
+@dataclass(slots=True, frozen=True)
+class Output:
+    """place: of the frame in the ring.  src: its camera number.  given: camera numbers of the frames in the engine's window."""
+
+    place: int
+    src: int
+    window: tuple[int, int]
+    complete: bool
+    given: list[int]
+
+
+class NumberedCamera:
+    """Gives frames with these camera numbers, as they come; frame i is filled with i."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self._numbers, self._at = numbers, 0
+        self.clock = SeriesClock()
+
+    def open(self) -> StreamInfo:
+        """It waits for nobody and is never late."""
+        return StreamInfo("numbered", SHAPE, "uint16")
+
+    def read(self, timeout_s: float = 1.0) -> Frame:
+        """The next one."""
+        if self._at == len(self._numbers):
+            raise EndOfStream("all numbers were given")
+        number, place = self._numbers[self._at], self._at
+        self._at += 1
+        return Frame(np.full(SHAPE, place, np.uint16), FrameStamp(self.clock.series, place, number, place))
+
+    def start(self) -> None:
+        """Nothing to do."""
+
+    def stats(self) -> SourceStats:
+        """It does not know what it lost."""
+        return SourceStats()
+
+    def backlog(self) -> int:
+        """None."""
+        return 0
+
+    def stop(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class Witness:
+    """An engine that gives its frames back and remembers the last window it was given."""
+
+    def __init__(self, spec: WindowSpec) -> None:
+        self.window = spec
+        self.given: list[int] = []
+
+    def run(self, window: Window, first: int, target: int, n_out: int) -> Window:
+        """The frames asked for, unchanged."""
+        self.given = window[:, 0, 0].astype(int).tolist()
+        return window[target - first : target - first + n_out]
+
+    def prepare(self, window: Window, first: int) -> None:
+        """Nothing is worth doing ahead."""
+
+    def reset(self) -> None:
+        """Nothing to forget."""
+
+    def describe(self) -> EngineInfo:
+        """None of ours."""
+        return EngineInfo("witness", "cpu", "witness", "fp32", 1)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class NoWake:
+    """Nobody is to be woken."""
+
+    def release(self) -> None:
+        """Nobody."""
+
+
+def acquired(numbers: Sequence[int]) -> SharedRing:
+    """The ring that acquisition leaves of a series with these camera numbers."""
+    path = default_folder(1 << 20) / f"rtdenoise-soak-{uuid.uuid4().hex[:12]}.ring"
+    settings = RunSettings.model_validate({"engine": {"model": "identity", "calibration_frames": 1}, "ring_s": 1.0})
+    attached: list[SharedRing] = []
+
+    class Opened(Ears):
+        """Acquisition has made its ring: let it go on."""
+
+        def send(self, message: tuple[object, ...]) -> None:
+            if message[0] == "opened":
+                attached.append(SharedRing.attach(path))
+                attached[0].ints[Slot.GO] = 1
+
+    try:
+        acquire.serve(lambda: NumberedCamera(numbers), settings, path, NoWake(), Opened())  # type: ignore[arg-type]
+    finally:
+        path.unlink(missing_ok=True)
+    return attached[0]
+
+
+def outputs(spec: WindowSpec, numbers: Sequence[int]) -> list[Output]:
+    """Everything that comes out of a window over such a series."""
+    ring, engine = acquired(numbers), Witness(spec)
+    denoiser = StreamingDenoiser(engine, Normalization(0.0, 1.0), SHAPE)
+    found: list[Output] = []
+
+    def note(frames: Iterator[Frame]) -> None:
+        for out in frames:
+            given = [numbers[place] for place in engine.given]
+            found.append(Output(out.stamp.frame, out.stamp.src_frame, out.window or (-1, -1), out.complete, given))
+
+    for place in range(ring.head):
+        if (frame := ring.frame(place)) is not None:
+            note(denoiser.push(frame))
+    note(denoiser.flush())
+    return found
