@@ -14,7 +14,7 @@ from rtdenoise.errors import EndOfStream, GeometryChanged, SourceError, SourceSt
 from rtdenoise.frame import FRAME_DTYPES, Frame, FrameStamp, Pixels, check_frame
 from rtdenoise.sources.base import DeviceClock, SeriesClock, SourceStats, StreamInfo
 from rtdenoise.sources.door import BadMessage, Door, Exposure, FeedSettings
-from rtdenoise.sources.numbering import Key, Numbering
+from rtdenoise.sources.numbering import REORDER, Key, Numbering
 
 SLICE_S = 0.05
 """Longest wait before a stop is looked for: a stop request is honoured within 100 ms."""
@@ -238,8 +238,9 @@ class Feed:
         elif verdict == "repeated":
             self._stats.repeated += 1
         elif verdict == "restart":
-            self._stats.late -= len(self._astray)
-            self._finish([*self._astray, exposure])
+            anew = [e for e in self._astray if abs(e.number - exposure.number) <= REORDER]
+            self._stats.late -= len(anew)
+            self._finish([*anew, exposure])
         else:
             self._stats.late += 1
             self._astray = [*self._astray, exposure][-MAX_ASTRAY:] if verdict == "astray" else self._astray
