@@ -88,7 +88,7 @@ def test_a_child_that_answers_nothing_is_named_with_its_last_words() -> None:
 
 
 def test_every_engine_camera_library_and_port_is_examined(checks: list[Check]) -> None:
-    assert {check.group for check in checks} == {"engine", "camera", "files", "viewer", "machine"}
+    assert {check.group for check in checks} == {"engine", "models", "camera", "files", "viewer", "machine"}
     assert {check.name for check in checks if check.group == "engine"} >= set(BACKENDS)
     assert all(check.detail for check in checks)
     assert all(check.fix.startswith("pip install") for check in checks if check.state == "missing")
