@@ -289,6 +289,30 @@ def test_a_browser_that_paints_nothing_gets_two_pictures_then_the_newest_and_hol
     asyncio.run(ask())
 
 
+def test_a_browser_is_told_how_old_its_picture_is_and_what_it_was_not_shown() -> None:
+    async def ask() -> None:
+        async with serving(max_fps=1000) as (run, server, url), browser(url) as mine:
+            deadline = time.monotonic() + 20
+            while server.gallery.feed.start is None:
+                run.status.start({"series": "a", "lookahead_ms": 100})
+                await asyncio.sleep(0.01)
+                assert time.monotonic() < deadline
+            for _ in range(10):
+                await until_shown(run, server)
+            newest = n_received = 0
+            while newest < 10:
+                newest, n_received = (await mine.picture())[0]["n"], n_received + 1
+                await mine.say(painted=newest)
+            for _ in range(3):  # the numbers that were on their way, and those after it
+                cells = (await mine.socket.receive_json(timeout=20))["cells"]
+            assert cells["SHOWN"][1].startswith(f"{10 - n_received} passed over")
+            age, details, _ = cells["AGE ON SCREEN"]
+            assert float(age.removesuffix(" ms")) > 0
+            assert "look-ahead 100" in details
+
+    asyncio.run(ask())
+
+
 def test_what_a_browser_says_wrongly_is_not_heard() -> None:
     async def ask() -> None:
         async with serving() as (run, server, url), browser(url) as mine:

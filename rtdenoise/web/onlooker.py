@@ -152,12 +152,12 @@ class Onlooker:
         if not self._ages_ms or self._gallery.feed.ended():
             return "-", "needs a run on the computer that serves this page", theme.QUIET
         median, high = np.percentile(self._ages_ms, (50, 95))
-        return f"{median:.0f} ms", f"p95 {high:.0f} ms, link included{_waited(self._gallery.feed)}", theme.TEXT
+        return f"{median:.0f} ms", f"p95 {high:.0f} ms{_waited(self._gallery.feed)}", theme.TEXT
 
 
 def _waited(feed: Feed) -> str:
     waited_ms = feed.start.lookahead_ms if feed.start else None
-    return f", {waited_ms:.0f} of it look-ahead" if waited_ms else ""
+    return f", look-ahead {waited_ms:.0f}" if waited_ms else ""
 
 
 def _levels(asked: object) -> Levels | None:
