@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rtdenoise.background import Brake
 from rtdenoise.child import Child, rebuilt
 from rtdenoise.denoise import Place, Ready
 from rtdenoise.settings import RunSettings
@@ -21,6 +22,7 @@ class Handover:
     """What is known of the process that warms up.
 
     says: what was asked for.  settings, rule, known: with which it runs, how its streams are calibrated, and their calibrations.
+    brake: holds it back while the one at work is behind.
     before, rule_before: of the process at work.  deadline: when we stop waiting for the next step.
     ready: set once it can take over.
     """
@@ -35,6 +37,7 @@ class Handover:
     known: Calibrations
     answer: Answer
     deadline: float
+    brake: Brake
     trying: str = ""
     ready: Ready | None = None
 

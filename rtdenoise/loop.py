@@ -20,6 +20,9 @@ from rtdenoise.streams import Key, Streams, context_start, keys_of
 WAIT_S = 0.05
 PATIENCE_S = 0.8
 """Longest that a live run tries to make up for a stall before it skips to the newest frame: after a second what is shown is new again."""
+GRACE_S = 5.0
+"""Longest that it makes up for what a start, a first window or a change of process has cost, which it must not skip. Engineering choice:
+skipping begins another segment, whose first window costs the same again."""
 MAX_FAILURES = 3
 """Failures in a row after which an engine is given up. Engineering choice."""
 
@@ -41,7 +44,7 @@ class Loop:
         self._cursor = 0
         self._warmed: int | None = None
         self._recalibrations = int(ring.ints[Slot.RECALIBRATE])
-        self._catching_up = True
+        self._grace_until = 0.0
         self._behind_since: float | None = None
         self._may_skip = ring.info.live and not settings.lossless
         per_second = self._n_keys / ring.info.frame_interval_s if ring.info.frame_interval_s else 100.0
@@ -71,6 +74,7 @@ class Loop:
         self._outlets = outlets
         outlets.be_patient(patient=True)
         self._is_patient = True
+        self._make_up()
         self._cursor = self._begin_at(self._ledger.resume())
         if self._streams is not None:
             self._streams.lease = outlets.lease
@@ -84,7 +88,7 @@ class Loop:
             elif int(self._ring.ints[Slot.SERIES_END]) == self._cursor != self._flushed_at:
                 self._flush()
             else:
-                self._catching_up = False
+                self._grace_until = 0.0
                 if self._is_patient:
                     outlets.be_patient(patient=False)
                     self._is_patient = False
@@ -127,22 +131,24 @@ class Loop:
         """Policy `latest`: too many frames wait, or some have waited for too long.
 
         Not while what a start, a first window or a change of process has cost is made up for; nor while another process warms up
-        beside us, which ends by itself.
+        beside us, as long as the ring has room.
         """
-        if self._ring.ints[Slot.HANDOVER]:
-            self._catching_up = True
-        if backlog <= self._usual_backlog or self._catching_up or not self._may_skip:
+        now = time.monotonic() if backlog > self._usual_backlog else 0.0
+        if self._ring.ints[Slot.HANDOVER] and backlog < self._ring.capacity // 2:
+            self._grace_until = now + GRACE_S
+        if backlog <= self._usual_backlog or now < self._grace_until or not self._may_skip:
             self._behind_since = None
             return False
-        now = time.monotonic()
         if self._behind_since is None:
             self._behind_since = now
         return backlog > self._max_backlog or now - self._behind_since > PATIENCE_S
 
+    def _make_up(self) -> None:
+        self._grace_until = time.monotonic() + GRACE_S
+
     def _after_overwritten(self) -> int:
         """Where to go on after the ring has overtaken us: live at the newest frame, else not far, since every frame counts."""
         if self._may_skip:
-            self._catching_up = False
             return self._ring.head - self._n_keys
         return self._ring.oldest + self._ring.capacity // 16
 
@@ -161,7 +167,7 @@ class Loop:
         self._recalibrations = int(self._ring.ints[Slot.RECALIBRATE])
         if self._streams is not None:
             self._streams.recalibrate()
-            self._catching_up = True  # filling the windows again takes a moment
+            self._make_up()  # filling the windows again takes a moment
 
     def _send_raw(self, frame: Frame, now: int) -> None:
         number = frame.stamp.frame
@@ -182,7 +188,8 @@ class Loop:
         if streams.begun:
             # A segment's first window may cost as much as a dozen later ones: what arrived meanwhile is made up for.
             # Skipping it would begin another segment, and so on for ever.
-            streams.begun, self._catching_up = False, True
+            streams.begun = False
+            self._make_up()
 
     def _publish(self, streams: Streams, out: Frame) -> int:
         number, start = out.stamp.frame, time.perf_counter_ns()

@@ -18,6 +18,8 @@ from rtdenoise.stream import StreamingDenoiser
 HEADROOM = 0.8
 """Share of a frame interval that denoising may take; the rest is for acquisition and publishing. Engineering choice."""
 N_TIMED_RUNS = 5
+N_TIMED_BESIDE, MOST_BESIDE_S = 20, 2.0
+"""Runs, and seconds, among which an undisturbed one is looked for beside another engine. Engineering choice."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -63,7 +65,7 @@ def beside_ms_per_frame(engine: Engine, shape: tuple[int, int]) -> float:
 
     The least of the runs, because what disturbs one only adds to it: the cost once this engine has taken over.
     """
-    return float(np.min(costs_ms(engine, shape, N_TIMED_RUNS, rest=1.0)))
+    return float(np.min(costs_ms(engine, shape, N_TIMED_BESIDE, MOST_BESIDE_S, rest=1.0)))
 
 
 def costs_ms(

@@ -26,10 +26,8 @@ from rtdenoise.scrape import MetricsServer
 from rtdenoise.settings import EngineSettings, RunSettings
 from rtdenoise.shared import SharedRing, Slot, State
 from rtdenoise.sources.base import Source
-from rtdenoise.succession import Succession
+from rtdenoise.succession import POLL_S, Succession
 from rtdenoise.summary import Summary
-
-POLL_S = 0.02
 
 
 class Session:

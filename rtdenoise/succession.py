@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rtdenoise import calibration
+from rtdenoise.background import Brake
 from rtdenoise.child import START_TIMEOUT_S, Child, Died, await_word
 from rtdenoise.denoise import Place, Ready
 from rtdenoise.engine import filters
@@ -18,6 +19,9 @@ from rtdenoise.recording import events
 from rtdenoise.settings import EngineSettings, RunSettings
 from rtdenoise.shared import SharedRing, Slot
 from rtdenoise.streams import Calibrations
+
+POLL_S = 0.02
+"""Time between two looks of a session at its processes."""
 
 
 class Succession:
@@ -93,7 +97,7 @@ class Succession:
         self._ring.ints[Slot.HANDOVER] = 1
         deadline = time.monotonic() + START_TIMEOUT_S
         self._handover = Handover(
-            child, settings, self.settings, place, says, rule, self._rule, known, answer, deadline
+            child, settings, self.settings, place, says, rule, self._rule, known, answer, deadline, Brake(child.pid)
         )
 
     @property
@@ -215,6 +219,7 @@ class Succession:
         if handover.child is self._child:
             return  # it has taken over, and is watched as the one at work
         trouble = handover.hear()
+        handover.brake.hold(back=handover.ready is None and self._is_behind())
         upto = handover.place.number - 1
         if handover.ready is not None and self._ring is not None and self._ring.ints[Slot.LEAVE] < upto:
             self._ring.ints[Slot.LEAVE] = upto
@@ -225,6 +230,15 @@ class Succession:
                 self._abandon(trouble or f"it was not ready within {START_TIMEOUT_S:.0f} s")
         elif is_late and self._child is not None:
             self._child.kill()  # a subscriber that reads nothing may hold up a lossless one
+
+    def _is_behind(self) -> bool:
+        """Whether more frames wait for the process at work than in the steady state."""
+        ring, ready = self._ring, self.ready
+        if ring is None or ready is None or not ring.info.live:
+            return False
+        n_streams = ring.info.channels * ring.info.planes
+        per_look = n_streams * POLL_S / ring.info.frame_interval_s if ring.info.frame_interval_s else 0
+        return bool(ring.head - ring.ints[Slot.CURSOR] > 2 * n_streams * (1 + ready.hop) + per_look)
 
     def _promote(self) -> None:
         """The running process has left; the one that warmed up is the one at work."""
