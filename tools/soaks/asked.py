@@ -40,10 +40,21 @@ class SoakTest(Protocol):
     What `run` finds is kept in `state` after every part, so that it can be interrupted; `judge` looks there only.
     """
 
-    number: int
-    title: str
-    when: str
-    minutes: float
+    @property
+    def number(self) -> int:
+        """Of the specification."""
+
+    @property
+    def title(self) -> str:
+        """In a few words."""
+
+    @property
+    def when(self) -> str:
+        """How often it is run."""
+
+    @property
+    def minutes(self) -> float:
+        """By default."""
 
     def run(self, asked: Asked, state: State) -> None:
         """Soak until the time is over."""

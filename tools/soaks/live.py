@@ -12,7 +12,7 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from rtdenoise.session import POLL_S, Session
+from rtdenoise.session import Session
 from rtdenoise.settings import RunSettings
 from rtdenoise.shared import SharedRing
 from rtdenoise.summary import Summary
@@ -20,6 +20,7 @@ from soaks.bins import Bins, sparse
 from soaks.ear import Ear, Heard, Listener
 from soaks.gauges import Gauges
 
+POLL_S = 0.02
 GAUGE_S = 5.0
 """Between two looks at the memory: a look holds the process up for a moment."""
 FIRST_FRAMES_S = 30.0

@@ -83,15 +83,20 @@ class Wake:
 @contextmanager
 def replaced(publisher: Callable[..., Any], nap: Callable[[float], None]) -> Iterator[None]:
     """Within it, the sockets of a run are made by `publisher`, and where acquisition naps it calls `nap`."""
-    real_publisher, real_time = outlets.Publisher, acquire.time
-    outlets.Publisher = publisher  # type: ignore[assignment, misc]
     clock = types.SimpleNamespace(**{name: getattr(time, name) for name in dir(time) if not name.startswith("_")})
     clock.sleep = nap
-    acquire.time = clock  # type: ignore[assignment]
+    stand_ins: tuple[tuple[types.ModuleType, str, object], ...] = (
+        (outlets, "Publisher", publisher),
+        (acquire, "time", clock),
+    )
+    real = [getattr(module, name) for module, name, _ in stand_ins]
+    for module, name, stand_in in stand_ins:
+        setattr(module, name, stand_in)
     try:
         yield
     finally:
-        outlets.Publisher, acquire.time = real_publisher, real_time  # type: ignore[misc]
+        for (module, name, _), was in zip(stand_ins, real, strict=True):
+            setattr(module, name, was)
 
 
 def kill_after_lines(n_lines: int) -> None:

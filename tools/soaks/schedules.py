@@ -11,7 +11,7 @@ import numpy as np
 from rtdenoise import acquire
 from rtdenoise.engine.load import factory_for
 from rtdenoise.errors import EndOfStream
-from rtdenoise.frame import Frame, FrameStamp, StreamInfo
+from rtdenoise.frame import Frame, FrameStamp, Pixels, StreamInfo
 from rtdenoise.loop import Loop
 from rtdenoise.outlets import Outlets
 from rtdenoise.ringfile import default_folder
@@ -56,7 +56,7 @@ def run_schedule(
 class Camera:
     """A source that gives a frame, or ends the series, when `turn` says so.
 
-    seen: camera frames up to the last one given.  produced: all of them.
+    seen: camera frames up to the last one given.  produced: all of them.  make: the pixels of a camera number.
     """
 
     def __init__(self, turn: Callable[[], bool]) -> None:
@@ -65,10 +65,12 @@ class Camera:
         self.seen = self.produced = 0
         self.lost = self.skipped = 0
         self._runs = False
+        self.dtype = "uint16"
+        self.make: Callable[[int], Pixels] = lambda number: np.full(SHAPE, number & 0xFFFF, self.dtype)
 
     def open(self) -> StreamInfo:
         """A live camera of a few pixels."""
-        return StreamInfo("scheduled", SHAPE, "uint16", frame_interval_s=0.01)
+        return StreamInfo("scheduled", SHAPE, self.dtype, frame_interval_s=0.01)
 
     def start(self) -> None:
         """A new series."""
@@ -84,7 +86,7 @@ class Camera:
         self.produced += 1
         self.seen = self.produced
         stamp = FrameStamp(self.clock.series, number, number, self.clock.now_ns(), dropped=lost)
-        return Frame(np.full(SHAPE, number & 0xFFFF, np.uint16), stamp)
+        return Frame(self.make(number), stamp)
 
     def lose(self, n: int) -> None:
         """Frames that never leave the camera's buffer."""

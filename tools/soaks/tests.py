@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from soaks import frozen, long, slow, stall
+from soaks import accounting, cycles, frozen, fuzzed, killed_recorder, long, slow, stall, suites, window_soak
 from soaks.asked import SoakTest
 
-_ALL: tuple[SoakTest, ...] = (stall, slow, frozen, long)
-TESTS: dict[int, SoakTest] = {test.number: test for test in sorted(_ALL, key=lambda test: test.number)}
+_ALL: tuple[SoakTest, ...] = (
+    accounting,
+    window_soak,
+    suites.LIVE_IS_BATCH,
+    stall,
+    slow,
+    frozen,
+    cycles,
+    suites.HOSTILE_SOURCE,
+    killed_recorder,
+    long,
+    suites.ENGINE_FAULTS,
+    fuzzed,
+)
+TESTS: dict[int, SoakTest] = {test.number: test for test in _ALL}

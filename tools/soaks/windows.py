@@ -22,6 +22,14 @@ from rtdenoise.stream import StreamingDenoiser
 from soaks.lockstep import Ears
 
 SHAPE = (4, 4)
+STARTS = (0, 2**31 - 5, 2**53 - 10)
+"""Where 32-bit integers and the whole numbers of JavaScript end."""
+STEPS = (1, 1, 1, 1, 1, 1, 2, 3, 0, -1, -3, -100)
+"""From one camera number to the next: in order, missing, twice, late, and a camera that counts from the beginning again."""
+
+
+class Untrue(AssertionError):
+    """An output is not what it says."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -148,3 +156,28 @@ def outputs(spec: WindowSpec, numbers: Sequence[int]) -> list[Output]:
             note(denoiser.push(frame))
     note(denoiser.flush())
     return found
+
+
+def check_outputs(spec: WindowSpec, numbers: Sequence[int]) -> int:
+    """Every accepted frame comes out once, in order, and says which frames it was made of. How many that were; raises Untrue."""
+    found = outputs(spec, numbers)
+    if [o.place for o in found] != list(range(len(found))):
+        raise Untrue(f"{spec} on {numbers}: frames {[o.place for o in found]} came out")
+    for o in found:
+        if wrong := _wrong(spec, o):
+            raise Untrue(f"{wrong}: {o}, {spec} on {numbers}")
+    return len(found)
+
+
+def _wrong(spec: WindowSpec, o: Output) -> str:
+    """What is not true of an output; '' when all of it is."""
+    first, last = o.window
+    if o.given and (min(o.given), max(o.given)) != (first, last):
+        return "it names other frames than it was made of"
+    if sorted(set(o.given)) != list(range(first, last + 1)):
+        return "its window spans a hole"
+    if o.src not in o.given:
+        return "it was made without its own frame"
+    if o.complete and (o.given != list(range(first, first + spec.size)) or o.src - first not in spec.emits):
+        return "it is called complete and was cut"
+    return ""
