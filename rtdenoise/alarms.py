@@ -31,17 +31,16 @@ class Watch:
 
     def __init__(self, ring: SharedRing, settings: RunSettings) -> None:
         self._ring, self._settings = ring, settings
-        self._backlog = vitals.backlog_limit(settings, ring.info, ring.capacity)
         self._heeds_queues = ring.info.live
         self._expected = _AT_THE_END if settings.lossless else _EXPECTED
-        self.fills = vitals.queue_fills(ring, self._backlog)
+        self.fills = vitals.queue_fills(ring, settings)
         self._dropped = self._lost()
         self._said: list[str] = []
         self._said_at = -QUIET_S
 
     def look(self) -> bool:
         """Note how things are; True when there is something that must not wait for its turn."""
-        for name, fill in vitals.queue_fills(self._ring, self._backlog).items():
+        for name, fill in vitals.queue_fills(self._ring, self._settings).items():
             self.fills[name] = max(fill, self.fills.get(name, 0.0))
         if time.monotonic() - self._said_at < QUIET_S:
             return False
@@ -60,7 +59,7 @@ class Watch:
 
     def begin_anew(self) -> None:
         """A second is over: from here on a new worst, and new losses."""
-        self.fills = vitals.queue_fills(self._ring, self._backlog)
+        self.fills = vitals.queue_fills(self._ring, self._settings)
         self._dropped = self._lost()
         self._said = [line for line in self._said if not line.startswith(_LOST)]  # the next loss is news again
 

@@ -52,23 +52,30 @@ def totals(ring: SharedRing) -> Totals:
     return found
 
 
+def waits(settings: RunSettings, info: StreamInfo) -> bool:
+    """Whether frames are left in the source while there is no room for them here."""
+    return settings.lossless or not info.live
+
+
 def backlog_limit(settings: RunSettings, info: StreamInfo, capacity: int) -> int:
     """Frames that may wait for the denoiser: until it skips, or where it may not, until the ring is full."""
-    if settings.lossless or not info.live:
+    if waits(settings, info):
         return capacity
     per_second = info.channels * info.planes / info.frame_interval_s if info.frame_interval_s else 100.0
     return max(8, round(settings.max_backlog_s * per_second))
 
 
-def queue_fills(ring: SharedRing, backlog: int) -> dict[str, float]:
-    """How full each queue is, 0 to 1. ring: frames not yet settled.  denoise: frames not yet looked at, of `backlog`.
+def queue_fills(ring: SharedRing, settings: RunSettings) -> dict[str, float]:
+    """How full each queue is, 0 to 1. ring: frames that must not be overwritten yet.  denoise: frames not yet read, of those that may wait.
     publishers: frames that wait for the slowest subscriber.  recorder: frames not yet written, where there is one.
     """
     ints = ring.ints
-    head = int(ints[Slot.HEAD])
+    head, unread = int(ints[Slot.HEAD]), int(ints[Slot.RAW_UPTO])
+    # Where the source waits, it waits for frames to be settled; elsewhere only those not yet read can be lost.
+    needed = int(ints[Slot.TAIL]) if waits(settings, ring.info) else unread
     fills = {
-        "ring": (head - int(ints[Slot.TAIL])) / max(1, ring.capacity - 2),
-        "denoise": (head - int(ints[Slot.RAW_UPTO])) / backlog,
+        "ring": (head - needed) / max(1, ring.capacity - 2),
+        "denoise": (head - unread) / backlog_limit(settings, ring.info, ring.capacity),
         "raw publisher": int(ints[Slot.QUEUED_RAW]) / PERMILLE,
         "denoised publisher": int(ints[Slot.QUEUED_DENOISED]) / PERMILLE,
     }
@@ -80,12 +87,12 @@ def queue_fills(ring: SharedRing, backlog: int) -> dict[str, float]:
 def queue_rules(settings: RunSettings, info: StreamInfo, capacity: int) -> dict[str, str]:
     """What each queue holds and what it does when it is full, in words."""
     backlog = backlog_limit(settings, info, capacity)
-    waits = settings.lossless or not info.live
+    held = waits(settings, info)
     behind = "the newest frame is next, older ones are dropped and counted (drop_oldest)"
     sending = "the run waits (stop)" if settings.lossless else "that subscriber loses the newest frame (drop_newest)"
     rules = {
-        "ring": f"{capacity} frames; full: {'the source waits (stop)' if waits else 'the oldest is overwritten (drop_oldest)'}",
-        "denoise": f"{backlog} frames; full: {'the source waits (stop)' if waits else behind}",
+        "ring": f"{capacity} frames; full: {'the source waits (stop)' if held else 'the oldest is overwritten (drop_oldest)'}",
+        "denoise": f"{backlog} frames; full: {'the source waits (stop)' if held else behind}",
         "raw publisher": f"half a second for each subscriber; full: {sending}",
         "denoised publisher": f"half a second for each subscriber; full: {sending}",
     }

@@ -268,3 +268,11 @@ def test_without_prometheus_client_the_install_line_is_said(rig: Rig, monkeypatc
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(MissingExtraError, match=r"rtdenoise\[metrics\]"):
         MetricsServer(0, rig.ring, rig.reporter)
+
+
+def test_frames_that_only_wait_for_later_ones_fill_no_ring_of_a_camera(rig: Rig) -> None:
+    rig.take(90)
+    rig.ring.ints[Slot.TAIL] = 0  # a long window: read, not yet settled
+    message = rig.says()
+    assert message.queues["ring"] == 0
+    assert message.alarms == []
