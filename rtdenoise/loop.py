@@ -16,6 +16,7 @@ from rtdenoise.outlets import Outlets
 from rtdenoise.settings import RunSettings
 from rtdenoise.shared import SharedRing, Slot, State
 from rtdenoise.streams import Key, Streams, context_start, keys_of
+from rtdenoise.vitals import backlog_limit
 
 WAIT_S = 0.05
 PATIENCE_S = 0.8
@@ -47,8 +48,7 @@ class Loop:
         self._grace_until = 0.0
         self._behind_since: float | None = None
         self._may_skip = ring.info.live and not settings.lossless
-        per_second = self._n_keys / ring.info.frame_interval_s if ring.info.frame_interval_s else 100.0
-        self._max_backlog = max(8, round(settings.max_backlog_s * per_second))
+        self._max_backlog = backlog_limit(settings, ring.info, ring.capacity)
         self._usual_backlog = self._n_keys * (1 + (streams.hop if streams else 1))
 
     def warm(self) -> None:
