@@ -1,7 +1,8 @@
 """Other people's acquisition programs, each in a process of its own: python fake_rig.py KIND JSON, then a JSON command per line.
 
 Image k of channel c holds `value(k, c)` everywhere, so that the pixels prove the order. Commands: {"run": fps} sends on and on,
-{"pause": 1}, {"send": [numbers]}, or the name of a method of the kind with its argument. Each is answered with the next number.
+{"pause": 1}, {"at": number} is the next one, {"send": [numbers]}, or the name of a method of the kind with its argument. Each is
+answered with the next number.
 """
 
 from __future__ import annotations
@@ -43,11 +44,14 @@ class ScanImage:
         self, endpoint: str, shape: tuple[int, int], channels: int = 1, parts: str = "one", rate: float = 100.0
     ) -> None:
         self.shape, self.channels, self.parts, self.rate = tuple(shape), channels, parts, rate
+        self.every = 0
         self.socket = zmq.Context.instance().socket(zmq.XPUB)
         self.socket.setsockopt(zmq.SNDHWM, 10_000)
         self.socket.bind(endpoint)
 
     def emit(self, number: int) -> None:
+        if self.every and number % self.every == 0:
+            return
         stack = images(number, self.shape, self.channels, "int16")
         header = struct.pack("<5d", self.shape[1], self.shape[0], self.channels, number / self.rate, number)
         bodies = {"one": [header + stack.tobytes()], "two": [header, stack.tobytes()]}
@@ -55,6 +59,10 @@ class ScanImage:
 
     def reshape(self, shape: tuple[int, int]) -> None:
         self.shape = tuple(shape)
+
+    def leave_out(self, every: int) -> None:
+        """Never publish the frames whose number is a multiple of this."""
+        self.every = every
 
     def garbage(self, text: str) -> None:
         self.socket.send(text.encode())
@@ -214,6 +222,8 @@ def main(kind: str, options: dict[str, Any]) -> None:
             interval_s, due = 1 / argument, time.monotonic()
         elif name == "pause":
             interval_s = 0.0
+        elif name == "at":
+            number = argument
         elif name == "send":
             for number in argument:
                 rig.emit(number)
@@ -262,6 +272,24 @@ class Rig:
         line = self._process.stdout.readline()
         assert line, "the rig died"
         return line
+
+
+class Here:
+    """The same in this process, for those that need not send by themselves."""
+
+    def __init__(self, kind: str, **options: Any) -> None:
+        self._rig = KINDS[kind](**options)
+
+    def do(self, name: str, argument: Any = 1) -> None:
+        """Give a command."""
+        for one in argument if name == "send" else [argument]:
+            getattr(self._rig, "emit" if name == "send" else name)(one)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        return None
 
 
 if __name__ == "__main__":

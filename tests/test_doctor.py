@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rtdenoise import doctor, machine
+from rtdenoise import doctor, machine, registry
 from rtdenoise.doctor import Check, diagnose, judge
 from rtdenoise.doctor.examine import SERVER_PORT, cameras, computer
 from rtdenoise.engine.backends import BACKENDS
@@ -88,8 +88,9 @@ def test_a_child_that_answers_nothing_is_named_with_its_last_words() -> None:
 
 
 def test_every_engine_camera_library_and_port_is_examined(checks: list[Check]) -> None:
-    assert {check.group for check in checks} == {"engine", "models", "camera", "files", "viewer", "machine"}
+    assert {check.group for check in checks} == {"engine", "models", "camera", "source", "files", "viewer", "machine"}
     assert {check.name for check in checks if check.group == "engine"} >= set(BACKENDS)
+    assert [check.name for check in checks if check.group == "source"] == registry.names(registry.SOURCES)
     assert all(check.detail for check in checks)
     assert all(check.fix.startswith("pip install") for check in checks if check.state == "missing")
 

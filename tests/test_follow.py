@@ -14,7 +14,7 @@ from rtdenoise.errors import EndOfStream, FileFormatError, GeometryChanged, Sour
 from rtdenoise.frame import Frame
 from rtdenoise.sources.feed import Feed
 from rtdenoise.sources.follow import FollowSource
-from tests.fake_rig import Rig, value
+from tests.fake_rig import Here, Rig, value
 
 SHAPE = (6, 8)
 RAW: dict[str, Any] = {"height": 6, "width": 8}
@@ -73,7 +73,7 @@ def test_every_frame_of_a_growing_raw_file_comes_once_and_no_half_of_one(tmp_pat
 @pytest.mark.parametrize(("dtype", "lift"), [("uint8", 50), ("int16", 0), ("float32", 0)])
 def test_pixels_keep_their_type_and_their_sign(tmp_path: Path, dtype: str, lift: int) -> None:
     path = tmp_path / "series.raw"
-    with Rig("RawFile", path=str(path), shape=SHAPE, dtype=dtype) as rig:
+    with Here("RawFile", path=str(path), shape=SHAPE, dtype=dtype) as rig:
         rig.do("send", [0, 1])
         source = opened(path, **RAW, dtype=dtype)
         frames = take(source, 2)
@@ -85,7 +85,7 @@ def test_pixels_keep_their_type_and_their_sign(tmp_path: Path, dtype: str, lift:
 def test_thorimage_is_understood_from_the_file_beside_it(tmp_path: Path) -> None:
     (tmp_path / "Experiment.xml").write_text(EXPERIMENT)
     path = tmp_path / "Image_001_001.raw"
-    with Rig("RawFile", path=str(path), shape=SHAPE, channels=2) as rig:
+    with Here("RawFile", path=str(path), shape=SHAPE, channels=2) as rig:
         rig.do("send", [0, 1])
         source = following(tmp_path)
         info = source.open()
@@ -101,7 +101,7 @@ def test_thorimage_is_understood_from_the_file_beside_it(tmp_path: Path) -> None
 @pytest.mark.parametrize(("bigtiff", "byteorder"), [(True, "<"), (False, "<"), (True, ">")])
 def test_pages_of_a_growing_tiff_come_as_they_are_completed(tmp_path: Path, bigtiff: bool, byteorder: str) -> None:
     path = tmp_path / "series.tif"
-    with Rig("TiffFile", path=str(path), shape=SHAPE, bigtiff=bigtiff, byteorder=byteorder) as rig:
+    with Here("TiffFile", path=str(path), shape=SHAPE, bigtiff=bigtiff, byteorder=byteorder) as rig:
         rig.do("send", list(range(12)))
         source = following(path)
         info = source.open()
@@ -149,7 +149,7 @@ def test_compressed_pages_are_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_the_file_that_takes_its_place_is_the_next_series(tmp_path: Path) -> None:
     path = tmp_path / "series.raw"
-    with Rig("RawFile", path=str(path), shape=SHAPE) as rig:
+    with Here("RawFile", path=str(path), shape=SHAPE) as rig:
         rig.do("send", list(range(30)))
         source = opened(path, **RAW)
         assert held(take(source, 30), 50) == list(range(30))
@@ -167,11 +167,11 @@ def test_the_file_that_takes_its_place_is_the_next_series(tmp_path: Path) -> Non
 
 
 def test_the_newest_file_of_a_pattern_is_followed_and_then_the_next_one(tmp_path: Path) -> None:
-    with Rig("RawFile", path=str(tmp_path / "run_1.raw"), shape=SHAPE) as rig:
+    with Here("RawFile", path=str(tmp_path / "run_1.raw"), shape=SHAPE) as rig:
         rig.do("send", [1, 2])
     source = opened(tmp_path / "run_*.raw", **RAW)
     assert held(take(source, 2), 50) == [1, 2]
-    with Rig("RawFile", path=str(tmp_path / "run_2.raw"), shape=SHAPE) as rig:
+    with Here("RawFile", path=str(tmp_path / "run_2.raw"), shape=SHAPE) as rig:
         rig.do("send", [5, 6])
         with pytest.raises(EndOfStream, match="the next series"):
             source.read(5.0)
@@ -182,7 +182,7 @@ def test_the_newest_file_of_a_pattern_is_followed_and_then_the_next_one(tmp_path
 
 def test_newest_begins_at_the_end_of_what_is_there_with_whole_sets_of_channels(tmp_path: Path) -> None:
     path = tmp_path / "series.raw"
-    with Rig("RawFile", path=str(path), shape=SHAPE, channels=2) as rig:
+    with Here("RawFile", path=str(path), shape=SHAPE, channels=2) as rig:
         rig.do("send", list(range(20)))
         source = opened(path, **RAW, channels=2, begin="newest")
         rig.do("send", [20, 21])
@@ -193,7 +193,7 @@ def test_newest_begins_at_the_end_of_what_is_there_with_whole_sets_of_channels(t
 
 def test_a_file_that_does_not_grow_any_more_ends_the_series(tmp_path: Path) -> None:
     path = tmp_path / "series.raw"
-    with Rig("RawFile", path=str(path), shape=SHAPE) as rig:
+    with Here("RawFile", path=str(path), shape=SHAPE) as rig:
         rig.do("send", [0, 1])
     source = opened(path, **RAW, idle_s=0.1)
     take(source, 2)

@@ -19,16 +19,25 @@ SHAPE = (6, 8)
 SCANBOX: dict[str, Any] = {"order": "columns", "inverted": True}
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "scanbox.mmap"
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scanbox") / "scanbox.mmap"
 
 
-@pytest.fixture
-def rig(path: Path) -> Iterator[Rig]:
-    """A writer that waits until the frame before was taken, so that only what a test leaves out is missing."""
+@pytest.fixture(scope="module")
+def writer(path: Path) -> Iterator[Rig]:
+    """Waits until the frame before was taken, so that only what a test leaves out is missing."""
     with Rig("Scanbox", path=str(path), shape=SHAPE, channels=2, patient=True) as one:
         yield one
+
+
+@pytest.fixture
+def rig(writer: Rig) -> Rig:
+    """The writer as it was at first."""
+    writer.do("reshape", SHAPE)
+    writer.do("again")
+    writer.do("at", 0)
+    return writer
 
 
 def opened(path: Path, rig: Rig, **settings: Any) -> Feed:
@@ -64,7 +73,8 @@ def test_frames_of_both_channels_come_out_upright_and_bright(path: Path, rig: Ri
 
 
 @pytest.mark.parametrize("order", ["rows", "columns"])
-def test_lines_and_columns_are_where_the_writer_put_them(path: Path, order: str) -> None:
+def test_lines_and_columns_are_where_the_writer_put_them(tmp_path: Path, order: str) -> None:
+    path = tmp_path / "scanbox.mmap"
     picture = np.arange(48, dtype=np.uint16).reshape(SHAPE)
     stored = picture if order == "rows" else picture.T
     header = np.zeros(16, np.int16)
@@ -93,7 +103,8 @@ def test_numbers_go_round_at_32767_and_what_is_missing_is_counted(path: Path, ri
     assert (stats.received, stats.dropped) == (10, 12)
 
 
-def test_a_writer_that_does_not_wait_loses_frames_and_they_are_counted(path: Path) -> None:
+def test_a_writer_that_does_not_wait_loses_frames_and_they_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "scanbox.mmap"
     with Rig("Scanbox", path=str(path), shape=SHAPE) as rig:
         source = opened(path, rig, channels=1)
         rig.do("send", list(range(1000, 1100)))
@@ -137,7 +148,8 @@ def test_a_size_that_does_not_fit_the_file_is_no_frame(path: Path, rig: Rig) -> 
     source.close()
 
 
-def test_a_file_that_is_not_there_is_waited_for_and_named(path: Path) -> None:
+def test_a_file_that_is_not_there_is_waited_for_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "scanbox.mmap"
     said: list[str] = []
     source = ShmSource(ShmSource.Settings(path=path, first_frame_s=1.2))
     assert isinstance(source, Feed)

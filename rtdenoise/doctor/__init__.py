@@ -16,6 +16,7 @@ from rtdenoise import machine
 from rtdenoise.doctor import examine
 from rtdenoise.doctor import report as reports
 from rtdenoise.doctor.check import Check, Verdict, judge
+from rtdenoise.doctor.sources import sources
 from rtdenoise.errors import ConfigError
 
 __all__ = ["Check", "Verdict", "command", "diagnose", "judge", "place_of", "show"]
@@ -29,6 +30,7 @@ def diagnose() -> list[Check]:
         examine.engines,
         examine.models,
         examine.cameras,
+        sources,
         examine.files,
         examine.viewer,
         examine.computer,

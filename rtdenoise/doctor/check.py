@@ -11,7 +11,8 @@ State = Literal["ok", "missing", "problem", "untested", "note"]
 
 @dataclass(slots=True, frozen=True)
 class Check:
-    """group: engine, models, camera, files, viewer or machine.  detail: what is bound, or why not.  fix: what to do, empty when nothing.
+    """group: engine, models, camera, source, files, viewer or machine.  detail: what is bound, or why not.
+    fix: what to do, empty when nothing.
 
     ok: it was opened and works.  missing: not installed.  problem: there, but does not work.  untested: for hardware that is
     not here, and that we have no report of.  note: good to know.

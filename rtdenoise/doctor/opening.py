@@ -1,4 +1,4 @@
-"""Opens one thing for real, in a process of its own: `python -m rtdenoise.doctor.opening camera | server | qt | imports NAME...`
+"""Opens one thing for real, in a process of its own: `python -m rtdenoise.doctor.opening camera | server | qt | sources | imports NAME...`
 
 Answers `{"ok": true, "detail": ...}`, or why not with the line that repairs it.
 """
@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 
 from rtdenoise.engine.probe import answer
 from rtdenoise.errors import EndOfStream, MissingExtraError, RtDenoiseError, SourceError
@@ -57,6 +58,29 @@ def imports(packages: Sequence[str]) -> Answer:
     return {package: _import_problem(package) for package in packages}
 
 
+def sources(_: Sequence[str]) -> Answer:
+    """What each registered source is, what is missing for it, or why its code does not load: name -> facts."""
+    from rtdenoise import registry
+
+    return {name: _source(name) for name in registry.names(registry.SOURCES)}
+
+
+def _source(name: str) -> dict[str, str]:
+    from rtdenoise import registry
+
+    facts = {"title": "", "problem": "", "missing": "", "fix": ""}
+    try:
+        kind = registry.load(registry.SOURCES, name)
+    except Exception as error:  # a plug-in of another package raises anything
+        return facts | {"problem": f"{type(error).__name__}: {error}"}
+    title = getattr(kind, "title", None) or (kind.__doc__ or name).strip().splitlines()[0]
+    package = getattr(kind, "needs", "")
+    if package and find_spec(package) is None:
+        extra = getattr(kind, "extra", "")
+        facts |= {"missing": "not installed", "fix": f"pip install 'rtdenoise[{extra}]'"}
+    return facts | {"title": str(title).rstrip(".")}
+
+
 def _first_frame(options: dict[str, object]) -> Answer:
     from rtdenoise.sources.micromanager import MicromanagerSettings, MicromanagerSource
 
@@ -87,6 +111,7 @@ _OPENERS: dict[str, Callable[[Sequence[str]], Answer]] = {
     "server": server,
     "qt": qt,
     "imports": imports,
+    "sources": sources,
 }
 
 

@@ -113,10 +113,16 @@ S = TypeVar("S", bound=Settings)
 
 
 class SourceKind(Generic[S]):
-    """A registered kind of source that is no class: `KIND(KIND.Settings(...))` is a Source. `title` says in a line what it is."""
+    """A registered kind of source that is no class: `KIND(KIND.Settings(...))` is a Source. `title` says in a line what it is.
 
-    def __init__(self, title: str, settings: type[S], make: Callable[[S], Source]) -> None:
+    needs, extra: a package that it cannot do without, and the extra that brings it.
+    """
+
+    def __init__(
+        self, title: str, settings: type[S], make: Callable[[S], Source], *, needs: str = "", extra: str = ""
+    ) -> None:
         self.title, self.Settings, self._make = title, settings, make
+        self.needs, self.extra = needs, extra
 
     def __call__(self, settings: S) -> Source:
         """A source with these settings; touches nothing yet."""

@@ -84,7 +84,13 @@ def _own(settings: PymmcorePlusSettings) -> MicromanagerSource:
     return MicromanagerSource(settings.as_micromanager(), lambda camera: _load(settings, camera))
 
 
-PymmcorePlusSource = SourceKind("a camera of pymmcore-plus, with its own configuration", PymmcorePlusSettings, _own)
+PymmcorePlusSource = SourceKind(
+    "a camera of pymmcore-plus, with its own configuration",
+    PymmcorePlusSettings,
+    _own,
+    needs="pymmcore_plus",
+    extra="plus",
+)
 
 
 def _load(settings: PymmcorePlusSettings, camera: MicromanagerSettings) -> LocalDriver:
