@@ -5,7 +5,9 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import secrets
+import socket
 from collections.abc import Sequence
+from contextlib import suppress
 
 from rtdenoise.errors import ConfigError
 
@@ -26,6 +28,17 @@ class Gate:
         """True for the right token from an address that may look. Takes as long for a wrong token as for the right one."""
         right = hmac.compare_digest(token.encode("utf-8", "surrogatepass"), self.token.encode())
         return right and self._is_allowed(peer)
+
+    def address_for(self, bind: str) -> str:
+        """What to type into a browser for a server on `bind`: for all addresses the one that faces the last network allowed."""
+        network = self._allowed[-1]
+        if not ipaddress.ip_address(bind).is_unspecified:
+            return bind
+        family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((str(network.network_address), 9))  # finds the route; a datagram socket sends nothing by that
+            return str(probe.getsockname()[0])
+        return bind
 
     def _is_allowed(self, peer: str | None) -> bool:
         if peer is None:

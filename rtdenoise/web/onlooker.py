@@ -54,12 +54,12 @@ class Onlooker:
     """Sends to one browser at its own speed, at most `max_fps` pictures a second; a slow one delays nobody else.
 
     A browser says which picture it has painted, and at most two are under way to it: what the network holds back is never old.
-    passed_over: pictures that it was not sent.
     """
 
     def __init__(self, gallery: Gallery, socket: WebSocketResponse, max_fps: float, clock: Callable[[], float]) -> None:
         self.wake = asyncio.Event()
-        self.passed_over = 0
+        self._not_sent = 0
+        self._before = gallery.feed.passed_over
         self._gallery, self._socket, self._clock = gallery, socket, clock
         self._interval_s = 1.0 / max_fps
         self._view = View()
@@ -69,6 +69,11 @@ class Onlooker:
         self._ages_ms: deque[float] = deque(maxlen=64)
         self._painted = Rate()
         self._next_state_s = self._next_picture_s = -math.inf
+
+    @property
+    def passed_over(self) -> int:
+        """Denoised frames that came since it joined and that it was not sent: too many for it, or newer ones came with them."""
+        return self._not_sent + self._gallery.feed.passed_over - self._before
 
     async def talk(self) -> None:
         """Send until the browser is gone (ConnectionError, or cancelled)."""
@@ -112,7 +117,7 @@ class Onlooker:
     async def _send_picture(self) -> None:
         gallery, number = self._gallery, self._gallery.n_pictures
         levels = self._view.levels or gallery.auto.levels or Levels(0.0, 1.0)
-        self.passed_over += max(0, number - self._last - 1)
+        self._not_sent += max(0, number - self._last - 1)
         self._last, self._repaint = number, False
         # One that was late may be followed early, so that the rate asked for is reached; more than one may not.
         self._next_picture_s = max(self._next_picture_s, self._clock() - self._interval_s) + self._interval_s

@@ -63,7 +63,8 @@ class Server:
                 f"{bind} port {port}: cannot be listened on ({error.strerror or error}); choose another --http-port"
             ) from None
         self._looking = asyncio.create_task(self._look())
-        host = f"[{bind}]" if ":" in bind else bind
+        host = self._gate.address_for(bind)
+        host = f"[{host}]" if ":" in host else host
         return f"http://{host}:{self._runner.addresses[0][1]}/?token={self._gate.token}"
 
     async def wait(self, seconds: float | None) -> None:

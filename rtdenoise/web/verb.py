@@ -38,6 +38,8 @@ def web(
     from rtdenoise.web.server import Server
 
     gate = gate_for(bind, allow or ())
+    if allow:
+        typer.echo("not encrypted: for a network that you trust; from elsewhere use an SSH tunnel", err=True)
     raw, denoised, status = (f"tcp://{host}:{port + i}" for i in (1, 0, 2))
     feed = Feed(raw, denoised, status, keys=None if keys_file is None else keyring.client(keys_file))
     if channel is not None:
