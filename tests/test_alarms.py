@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import zmq
 
 from rtdenoise import alarms, errors, reporter
 from rtdenoise.alarms import QUIET_S
@@ -19,7 +21,7 @@ from rtdenoise.denoise import Ready
 from rtdenoise.errors import MissingExtraError, RtDenoiseError, WireError
 from rtdenoise.frame import Frame, FrameStamp, StreamInfo
 from rtdenoise.logbook import Logbook
-from rtdenoise.publish import StatusPublisher
+from rtdenoise.publish import Publisher, StatusPublisher
 from rtdenoise.recording.tape import TapeState
 from rtdenoise.reporter import Reporter
 from rtdenoise.scrape import HOST, MetricsServer
@@ -27,6 +29,7 @@ from rtdenoise.settings import RecordSettings, RunSettings
 from rtdenoise.shared import SharedRing, Slot, State
 from rtdenoise.status import AnyStatus, EndMessage, StatusMessage
 from rtdenoise.subscribe import StatusSubscriber
+from rtdenoise.wire import Drops, StreamFacts
 
 READY = Ready("denoising", 1, 1.0, 0, "hop 1", "filter", "identity", ())
 SERIES = "0123456789abcdef" * 2
@@ -276,3 +279,46 @@ def test_frames_that_only_wait_for_later_ones_fill_no_ring_of_a_camera(rig: Rig)
     message = rig.says()
     assert message.queues["ring"] == 0
     assert message.alarms == []
+
+
+def test_once_a_minute_the_log_says_where_the_frames_went(rig: Rig) -> None:
+    rig.take(30)
+    rig.ring.count_drop("denoise: behind", 4)
+    rig.ring.ints[Slot.ACQUIRED] += 4
+    for _ in range(2):
+        rig.clock.now_s += 61
+        rig.reporter.tick()
+    assert rig.log.path is not None
+    lines = rig.log.path.read_text(encoding="utf-8").splitlines()
+    assert sum("35 acquired, 31 delivered, 0 in flight, dropped: 4 denoise: behind" in line for line in lines) == 2
+
+
+def test_the_queue_of_a_subscriber_that_does_not_read_fills_up_and_empties_when_it_leaves() -> None:
+    pixels = np.zeros((512, 1024), np.uint16)
+    frame = Frame(pixels, FrameStamp(SERIES, 0, 0, 0, 0))
+    facts = StreamFacts("raw", "test")
+    with (
+        Publisher("tcp://127.0.0.1:*", facts, frame_bytes=pixels.nbytes, fps_hint=16.0) as publisher,
+        zmq.Context() as context,
+    ):
+        socket = context.socket(zmq.SUB)
+        socket.setsockopt(zmq.RCVHWM, 1)
+        socket.subscribe(b"")
+        socket.connect(publisher.endpoint)
+        assert publisher.wait_for_subscribers(1, 5.0)
+        assert publisher.fill == 0
+        filled = counted(lambda: publisher.publish(frame, Drops()) and publisher.fill >= 1)
+        assert filled < 200, "the queue never filled"
+        socket.close(linger=0)
+        assert counted(lambda: publisher.publish(frame, Drops()) and publisher.fill == 0) < 200, (
+            "the queue never emptied"
+        )
+
+
+def counted(done: Callable[[], bool]) -> int:
+    """Tries until it is done, 20 ms apart, at most 200."""
+    for n in range(200):
+        if done():
+            return n
+        threading.Event().wait(0.02)
+    return 200

@@ -22,7 +22,7 @@ from rtdenoise import status
 from rtdenoise.errors import EngineError
 from rtdenoise.latency import BIN_RATIO
 from rtdenoise.scrape import BUCKETS_MS
-from rtdenoise.session import POLL_S, Session
+from rtdenoise.session import Session
 from rtdenoise.settings import RunSettings
 from rtdenoise.shared import STAGES
 from rtdenoise.status import EndMessage, StartMessage, StatusMessage
@@ -31,6 +31,7 @@ from tests.runs import Listener, numbered, settings
 
 pytest.importorskip("prometheus_client", reason="prometheus-client is part of the metrics extra")
 N_FRAMES = 150
+LOOK_S = 0.02
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -67,7 +68,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Observed:
             assert metrics is not None
             while ring.head < N_FRAMES // 2:
                 assert session.poll()
-                time.sleep(POLL_S)
+                time.sleep(LOOK_S)
             seen.midway = scraped(metrics.url)
             with StatusSubscriber(seen.asked.endpoints.status) as late:
                 session.run()
@@ -253,7 +254,7 @@ def until(session: Session, head: int) -> None:
     while session.ring is not None and session.ring.head < head:
         assert session.poll()
         assert time.monotonic() < deadline
-        time.sleep(POLL_S)
+        time.sleep(LOOK_S)
 
 
 def test_a_loss_is_on_the_wire_within_a_tenth_of_a_second_and_an_error_ends_the_run_by_its_name() -> None:
@@ -272,7 +273,7 @@ def test_a_loss_is_on_the_wire_within_a_tenth_of_a_second_and_an_error_ends_the_
                 while not (isinstance(message, StatusMessage) and message.n_dropped == n_lost):
                     assert session.poll()
                     assert time.perf_counter_ns() - lost_at < 5e9
-                    message = listener.read(POLL_S)
+                    message = listener.read(LOOK_S)
                 took.append((time.perf_counter_ns() - lost_at) / 1e6)
                 assert any(line.startswith("frames lost: ") for line in message.alarms)
             raise EngineError("the card is gone")
