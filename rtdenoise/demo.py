@@ -18,9 +18,10 @@ from rtdenoise.bundle import DEMO
 from rtdenoise.errors import ConfigError, MissingExtraError, RtDenoiseError
 from rtdenoise.frame import Pixels
 from rtdenoise.live import ctrl_c_stops, show
-from rtdenoise.session import POLL_S, Session
+from rtdenoise.session import Session
 from rtdenoise.settings import Endpoints, EngineSettings, RunSettings, SourceChoice
 from rtdenoise.subscribe import Subscriber
+from rtdenoise.succession import POLL_S
 from rtdenoise.viewer import app as viewer
 
 RATES_HZ = (30.0, 15.0, 5.0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +17,8 @@ from rtdenoise.lastwords import LastWords
 MAX_BYTES = 1024 * 1024
 """Length at which a log goes on in a new file; the one before is kept. Engineering choice: at a line a minute, a fortnight."""
 KEPT_RUNS = 20
+BURST = 5
+"""Lines of one kind that go to the log within a minute: every restart, not every second of a disk that is too slow. Engineering choice."""
 
 
 def default_folder() -> Path:
@@ -57,6 +61,7 @@ class Logbook:
         self._facts: dict[str, Any] = {}
         self._words: list[LastWords] = []
         self._n_processes = 0
+        self._similar: dict[str, tuple[float, int]] = {}
         if folder is not None:
             self._make_room(folder)
         self.note_facts(facts or {})
@@ -79,6 +84,17 @@ class Logbook:
             self._count_loss(error)
         else:
             self.lost = 0
+
+    def news(self, line: str) -> None:
+        """As `write`; of lines that differ in their numbers only, no more than a few a minute."""
+        kind, now = re.sub(r"\d+", "", line), time.monotonic()
+        began, n = self._similar.get(kind, (now, 0))
+        if now - began >= 60.0:
+            left_out = n - BURST
+            began, n, line = now, 0, f"{line} ({left_out} like it were left out)" if left_out > 0 else line
+        self._similar[kind] = (began, n + 1)
+        if n < BURST:
+            self.write(line)
 
     def note_facts(self, facts: Mapping[str, Any]) -> None:
         """Add to the JSON file of the run, which is written anew. Never raises."""

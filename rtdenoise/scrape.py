@@ -138,7 +138,7 @@ def _add(family: HistogramMetricFamily, labels: tuple[str, ...], counts: NDArray
     """The ring's fine histogram in the buckets of the wire's design, in seconds."""
     now, centres = counts.copy(), bin_centres_ms()
     total = int(now.sum())
-    buckets = [(f"{bound / 1000:g}", int(now[centres <= bound].sum())) for bound in BUCKETS_MS]
+    buckets = [(repr(bound / 1000), int(now[centres <= bound].sum())) for bound in BUCKETS_MS]
     family.add_metric(labels, [*buckets, ("+Inf", total)], float(now @ centres) / 1e3)
 
 

@@ -278,7 +278,7 @@ class Session:
 
     def _news(self, line: str) -> None:
         """To the person who started the run, and to its log."""
-        self.log.write(line)
+        self.log.news(line)
         self._on_news(line)
 
     def _say(self, line: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rtdenoise import lastwords, logbook
-from rtdenoise.logbook import KEPT_RUNS, MAX_BYTES, Logbook, files_of, runs
+from rtdenoise.logbook import BURST, KEPT_RUNS, MAX_BYTES, Logbook, files_of, runs
 from rtdenoise.session import Session
 from tests.runs import settings
 
@@ -41,6 +41,18 @@ def test_a_log_never_grows_beyond_two_files_of_fixed_size(tmp_path: Path) -> Non
     assert len(files) == 2
     assert all(file.stat().st_size <= MAX_BYTES for file in files)
     assert text_of(log).splitlines()[-1][25:28] == "49 "
+
+
+def test_what_is_said_every_second_does_not_push_the_rest_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, seconds = Logbook(tmp_path), iter(range(1000))
+    monkeypatch.setattr(logbook.time, "monotonic", lambda: float(next(seconds)))
+    log.news("the denoise process died; restart 1")
+    for n in range(120):
+        log.news(f"the disk is too slow; {n} frames are missing")
+    lines = text_of(log).splitlines()
+    assert len(lines) == 1 + 2 * BURST
+    assert lines[BURST + 1].endswith("(55 like it were left out)")
+    assert lines[BURST + 1].partition("; ")[2].startswith("60 frames")
 
 
 def test_only_the_newest_runs_are_kept(tmp_path: Path) -> None:

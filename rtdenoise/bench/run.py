@@ -19,9 +19,10 @@ from rtdenoise.bench.report import FLAT_OUT_STAGES, MEANINGS, BenchReport, Machi
 from rtdenoise.config import Settings
 from rtdenoise.errors import RtDenoiseError
 from rtdenoise.latency import percentiles_ms
-from rtdenoise.session import POLL_S, Session
+from rtdenoise.session import Session
 from rtdenoise.settings import EngineSettings, RunSettings
 from rtdenoise.shared import STAGES
+from rtdenoise.succession import POLL_S
 from rtdenoise.summary import Summary
 
 N_WARMUP = 32
