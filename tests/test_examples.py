@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 
 from rtdenoise import wire
+from rtdenoise.frame import Frame, FrameStamp
+from rtdenoise.publish import Publisher
 from rtdenoise.session import Session
 from rtdenoise.settings import RunSettings
 from rtdenoise.summary import Summary
@@ -168,13 +170,14 @@ def test_closed_loop_fires_once_per_true_transient_and_says_how_late(blinking: P
     assert "latency p50" in said.splitlines()[-2]
 
 
-def test_closed_loop_names_a_region_that_is_not_in_the_frame(blinking: Path) -> None:
-    asked = lossless("replay", {"path": str(blinking), "rate": "max", "n_frames": 20}, FILTER)
-    command = [sys.executable, str(EXAMPLES / "closed_loop.py"), "--endpoint", asked.endpoints.denoised]
+def test_closed_loop_names_a_region_that_is_not_in_the_frame() -> None:
+    publisher = Publisher("tcp://127.0.0.1:*", wire.StreamFacts("denoised"), frame_bytes=4 * 48 * 64)
+    command = [sys.executable, str(EXAMPLES / "closed_loop.py"), "--endpoint", publisher.endpoint]
     consumer = subprocess.Popen([*command, "--roi", "500", "30", "4"], stderr=subprocess.PIPE, text=True)
-    with Session(asked) as session:
-        session.run()
+    assert publisher.wait_for_subscribers(1, timeout_s=30)
+    publisher.publish(Frame(np.zeros((48, 64), np.float32), FrameStamp("a", 0, 0, t_in=0)), wire.Drops())
     _, said = consumer.communicate(timeout=30)
+    publisher.close()
     assert consumer.returncode == 1
     assert said.strip() == "closed_loop: --roi 500 30 4 is outside of frames of 48 x 64"
 

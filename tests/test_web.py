@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
+import sys
 import time
 from urllib.parse import urlsplit
 
@@ -144,3 +146,9 @@ def test_a_taken_port_is_said_in_one_line() -> None:
                 await other.open("127.0.0.1", urlsplit(url).port or 0)
 
     asyncio.run(ask())
+
+
+def test_the_server_needs_no_screen_and_no_qt() -> None:
+    code = "import sys; sys.modules.update(PySide6=None, pyqtgraph=None); import rtdenoise.web.server"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
