@@ -98,18 +98,23 @@ def lateness(asked: EngineSettings, frames_late: int, info: StreamInfo) -> str:
 
 @contextmanager
 def ctrl_c_stops(session: Session) -> Iterator[None]:
-    """The first Ctrl-C ends the run in order, a second one at once."""
-    before = signal.getsignal(signal.SIGINT)
+    """The first Ctrl-C, or the first SIGTERM of a service manager, ends the run in order; a second one at once."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def stop(_signal: int, _frame: object) -> None:
-        signal.signal(signal.SIGINT, before)
+        restore()
         session.stop()
 
-    signal.signal(signal.SIGINT, stop)
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 def settings_of(asked: Asked, engine: EngineSettings) -> RunSettings:

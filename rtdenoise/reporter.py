@@ -125,26 +125,29 @@ class Reporter:
             self._log.write(summed(vitals.totals(self._ring), self._rates.fps_out, self._rates.age))
 
     def end(self, error: RtDenoiseError | None) -> None:
-        """The last message of a run, on the wire and in the log."""
-        if self._ended or not self._series:
+        """The last message of a run, on the wire and in the log. Without a single frame there is no series, and only the log says so."""
+        if self._ended:
             return
         self._ended = True
-        summary = self.summary(str(error) if error else "")
+        self._announce()
+        reason, summary = self._reason(error), self.summary(str(error) if error else "")
         ages = self._ring.latency["age"].percentiles_ms(50, 95, 100) or (0.0, 0.0, 0.0)
-        message = self._status.end(
-            summary.delivered,
-            self._reason(error),
-            summary.dropped,
-            acquired=summary.acquired,
-            in_flight=summary.in_flight,
-            age=_ages(ages),
-            latency_ms=summary.latency_ms,
-            recorder=self.recorder(),
-            restarts=summary.restarts,
-            seconds=summary.seconds,
-        )
-        self._log.write(f"end: {message.reason}; {summed(vitals.totals(self._ring), summary.fps, ages)}")
-        self._log.note_facts({"end": message.model_dump(), "summary": summary.as_dict()})
+        self._log.write(f"end: {reason}; {summed(vitals.totals(self._ring), summary.fps, ages)}")
+        self._log.note_facts({"summary": summary.as_dict(), "reason": reason})
+        if self._series:
+            message = self._status.end(
+                summary.delivered,
+                reason,
+                summary.dropped,
+                acquired=summary.acquired,
+                in_flight=summary.in_flight,
+                age=_ages(ages),
+                latency_ms=summary.latency_ms,
+                recorder=self.recorder(),
+                restarts=summary.restarts,
+                seconds=summary.seconds,
+            )
+            self._log.note_facts({"end": message.model_dump()})
 
     def summary(self, error: str) -> Summary:
         """The run so far, in numbers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from rtdenoise import lastwords, logbook
 from rtdenoise.logbook import BURST, KEPT_RUNS, MAX_BYTES, Logbook, files_of, runs
 from rtdenoise.session import Session
-from tests.runs import settings
+from tests.runs import free_port, settings
 
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ")
 
@@ -182,3 +183,29 @@ def test_logs_go_where_the_system_keeps_them_or_where_the_user_says(
         assert (tmp_path / place / "rtdenoise") in (logbook.default_folder(), *logbook.default_folder().parents)
     monkeypatch.setenv("RTDENOISE_LOG_DIR", str(tmp_path / "mine"))
     assert logbook.default_folder() == tmp_path / "mine"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signal that asks another process to end")
+def test_a_service_manager_ends_a_run_in_order(tmp_path: Path) -> None:
+    more = [
+        "-o",
+        "mode=counter",
+        "-o",
+        "shape=[32,48]",
+        "--fps",
+        "50",
+        "--model",
+        "identity",
+        "--port",
+        str(free_port()),
+    ]
+    command = [sys.executable, "-m", "rtdenoise", "run", "-s", "synthetic", *more, "--log-dir", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        assert any(line.startswith("log ") for line in run.stdout)  # from here on frames flow
+        run.send_signal(signal.SIGTERM)
+        run.stdout.read()
+        assert run.wait(30) == 0
+    (log,), (facts,) = tmp_path.glob("*.log"), tmp_path.glob("*.json")
+    assert "end: stopped; " in log.read_text(encoding="utf-8")
+    assert json.loads(facts.read_text(encoding="utf-8"))["reason"] == "stopped"
