@@ -9,7 +9,7 @@ The line, on UDP or a ZeroMQ PUB socket and always on the terminal, is what a se
 
 `latency_ms` is the time from the arrival of that frame in rtdenoise to the moment when the line was sent: waiting for later frames,
 denoising, the wire and this program; not the camera's exposure. It is `-` on another computer than the one that runs rtdenoise, whose
-clock cannot be compared. For the shortest one: `rtdenoise run --latency causal`. At the end, and after Ctrl-C, the percentiles
+clock cannot be compared. For the shortest one: `rtdenoise run --latency causal --hop 1`. At the end, and after Ctrl-C, the percentiles
 of all frames and of all triggers are printed.
 
 A trigger fires once when dF/F rises above `--high`, is armed again when it has fallen below `--low` (hysteresis), and never
