@@ -212,6 +212,11 @@ class StatusPublisher:
         self._start: StartMessage | None = None
         self._started_at = 0.0
 
+    @property
+    def turned_out(self) -> int:
+        """Connections that were closed because they asked for too much, or were taken off the list."""
+        return self._bound.turned_out
+
     def start(self, meta: Mapping[str, Any]) -> StartMessage:
         """Announce a series; `meta` are the fields of StartMessage and whatever else should travel along."""
         self._start = _built(StartMessage, meta)

@@ -70,6 +70,10 @@ class Guest:
         """Let a frozen one go on."""
         psutil.Process(self._process.pid).resume()
 
+    def over(self) -> bool:
+        """Whether it has read the last frame."""
+        return self._process.poll() is not None
+
     def finish(self) -> dict[str, int]:
         """What it counted, after the last frame; nothing for one that was killed."""
         said, _ = self._process.communicate(timeout=60)
