@@ -130,8 +130,9 @@ class _Acquisition:
             if self._settings.duration_s is not None:
                 self._deadline = time.monotonic() + self._settings.duration_s
             for _ in range(self._settings.source.n_series):
-                if not self._stopping():
-                    self._take_series()
+                if self._stopping():
+                    break
+                self._take_series()
         except RtDenoiseError:
             final = State.FAILED
             raise

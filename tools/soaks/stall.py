@@ -56,7 +56,7 @@ def _policy(part: dict[str, Any]) -> str:
 
 def _stalled(load: Load, asked: Asked, *, lossless: bool, n_stalls: int) -> dict[str, Any]:
     every_s = EVERY_S / asked.speed
-    settings = run_settings(load, asked, lossless=lossless, ring_s=RING_S)
+    settings = run_settings(load, asked, policy="lossless" if lossless else "latest", ring_s=RING_S)
     ears = {"raw": ear(settings, "raw", exact=True), "shown": ear(settings, "denoised", newest=True)}
     ends: list[float] = []
     with Live(settings, ears) as live:
