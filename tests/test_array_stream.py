@@ -6,16 +6,18 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import zmq
 
+from rtdenoise import keyring
 from rtdenoise.errors import ConfigError, EndOfStream, SourceError
 from rtdenoise.frame import Frame, FrameStamp
 from rtdenoise.publish import Publisher
-from rtdenoise.settings import loopback
+from rtdenoise.settings import Remote, loopback
 from rtdenoise.sources.array_stream import ArrayStreamSource
 from rtdenoise.sources.feed import Feed
 from rtdenoise.wire import Drops, StreamFacts
@@ -133,13 +135,23 @@ def test_big_endian_pixels_become_those_of_this_machine(make: Any, endpoint: str
     np.testing.assert_array_equal(frame.pixels, picture)
 
 
-def test_the_raw_stream_of_another_rtdenoise_keeps_its_numbers_and_its_time(make: Any, endpoint: str) -> None:
-    with Publisher(endpoint, StreamFacts("raw", "camera"), frame_bytes=96) as publisher:
-        source = make(stream="raw")
+@pytest.mark.parametrize("locked", [False, True])
+def test_the_raw_stream_of_another_rtdenoise_keeps_its_numbers_and_its_time(
+    make: Any, endpoint: str, tmp_path: Path, locked: bool
+) -> None:
+    """locked: it lets in only who has a key."""
+    remote, key = None, None
+    if locked:
+        keyring.make(tmp_path / "keys")
+        key = tmp_path / "office.json"
+        keyring.add(tmp_path / "keys", "office", key)
+        remote = Remote(bind="0.0.0.0", keys_folder=tmp_path / "keys")  # then loopback asks for a key too
+    with Publisher(endpoint, StreamFacts("raw", "camera"), frame_bytes=96, remote=remote) as publisher:
+        source = make(stream="raw", key=key)
         feeder = Feeder(publisher)
         feeder.until(source.open)
         source.start()
-        stamps = []
+        stamps: list[FrameStamp] = []
         feeder.until(lambda: stamps.extend(f.stamp for f in take(source, 20)))
     assert {b.src_frame - a.src_frame for a, b in pairwise(stamps)} == {3}
     assert stamps[-1].t_src - stamps[0].t_src == 19 * 7_000_000

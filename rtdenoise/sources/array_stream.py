@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import zmq
@@ -31,6 +32,9 @@ class ArrayStreamSettings(FeedSettings):
     )
     stream: str | None = Field(
         default=None, description="only this stream of a publisher that sends several: raw for another rtdenoise"
+    )
+    key: Path | None = Field(
+        default=None, description="key file for an rtdenoise on another machine, as its `rtdenoise keys add` wrote it"
     )
     channels: int | None = Field(
         default=None, ge=1, le=MAX_CHANNELS, description="channels; default: as in the first frames"
@@ -99,6 +103,7 @@ def _door(settings: ArrayStreamSettings) -> SocketDoor:
         pattern=settings.pattern,
         topic=topic,
         mark=settings.queue_frames,
+        key=settings.key,
     )
 
 

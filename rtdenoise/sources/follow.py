@@ -159,7 +159,7 @@ class FollowDoor:
             raise EndOfStream(f"{self.name}: the next series has begun in its place, after {self._n_read} images")
         if idle_s > self._settings.idle_s and self._n_read:
             raise EndOfStream(f"{self.name} has not grown for {idle_s:.0f} s: over after {self._n_read} images")
-        if sys.platform == "win32" and idle_s > 1:
+        if sys.platform == "win32":
             found.growing.close()  # there, an open file cannot be moved or deleted by its owner
 
     def _gone(self, found: _Found) -> bool:

@@ -6,13 +6,15 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 import zmq
 
-from rtdenoise import wire
+from rtdenoise import keyring, wire
 from rtdenoise.errors import ConfigError
+from rtdenoise.keyring import ClientKeys
 from rtdenoise.sources.base import StreamInfo
 from rtdenoise.sources.door import BadMessage, Exposure, interval_s
 from rtdenoise.sources.feed import MAX_TAKEN
@@ -41,11 +43,12 @@ class SocketDoor:
         pattern: Literal["sub", "pull"] = "sub",
         topic: bytes = b"",
         mark: int = 64,
+        key: Path | None = None,
     ) -> None:
-        """mark: messages that libzmq may hold for us.  topic: prefix of the messages that are for us (SUB)."""
+        """mark: messages that libzmq may hold for us.  topic: prefix of the messages that are for us (SUB).  key: of a client."""
         self.name, self.advice, self._advice = f"{name} at {endpoint}", advice, advice
         self.drains = pattern == "sub"
-        self._endpoint, self._topic, self._mark = endpoint, topic, mark
+        self._endpoint, self._topic, self._mark, self._key = endpoint, topic, mark, key
         self._understand, self._describe = understand, describe
         self._socket: zmq.Socket[bytes] | None = None
         self._seen: deque[Parts] = deque()
@@ -61,6 +64,8 @@ class SocketDoor:
         # A sender whose cable was pulled never says goodbye; without this the socket waits for it for ever.
         self._socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
         self._socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _KEEPALIVE_S)
+        if self._key is not None:
+            _show(self._socket, keyring.client(self._key))
         try:
             self._attach(self._socket)
         except zmq.ZMQError as error:
@@ -133,3 +138,10 @@ class SocketDoor:
         if len(clocked) == len(mine):
             return interval_s(numbers, clocked)
         return interval_s(numbers, [now for _, now in mine]) if self.drains else None
+
+
+def _show(socket: zmq.Socket[bytes], keys: ClientKeys) -> None:
+    """Encrypt, trust the one server that the key names, and say who we are."""
+    socket.setsockopt(zmq.CURVE_SERVERKEY, keys.server.encode("ascii"))
+    socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public.encode("ascii"))
+    socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret.encode("ascii"))
