@@ -22,6 +22,7 @@ number, title, when, minutes = 6, "a frozen and a killed subscriber", "nightly",
 
 FREEZE_S, AWAKE_S, KILLED_S = 60.0, 10.0, 5.0
 YOUNG_MS, YOUNG_WITHIN_S = 100.0, 1.0
+NEVER_S = 9999.0
 
 
 def run(asked: Asked, state: State) -> None:
@@ -69,7 +70,7 @@ def _cycle(live: Live, speed: float) -> dict[str, Any]:
     live.watch(FREEZE_S / speed, grown.look)
     process.resume()
     woken_at = time.perf_counter()
-    live.watch(AWAKE_S / speed)
+    live.watch(max(2.0, AWAKE_S / speed))
     during = live.published()
     victim.hear()
     process.kill()

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import defaultdict
 from contextlib import ExitStack
-from dataclasses import asdict
 from typing import Any
 
-from rtdenoise.settings import RunSettings
-from rtdenoise.shared import DROP_REASONS, Slot
+from rtdenoise.shared import Slot
 from soaks.asked import MAX_DISK_BYTES, Asked
 from soaks.bins import percentile_ms, sparse
 from soaks.gauges import slope_per_hour
 from soaks.judged import accounts, heard_part, nothing_lost
 from soaks.live import Live, ear
-from soaks.loads import LOADS, run_settings
-from soaks.report import Row, at_most, none_of, told
-from soaks.segments import Checker, segment_frames
+from soaks.loads import LOADS
+from soaks.report import Row, at_most, told
+from soaks.segments import Checker, recorded_part, recorded_rows, rolling_settings
 from soaks.state import Part, State
 
 number, title, when, minutes = 10, "soak", "release", 8 * 60.0
@@ -29,9 +26,6 @@ WARM_S = 600.0
 """Memory is judged from minute 10 on; in shorter soaks from a third of a load's time on."""
 GROWTH_MB, SLOPE_MB_PER_H, SLOPE_FROM_S, P99_RATIO = 2.0, 1.0, 7200.0, 1.1
 MINUTE_S = 60.0
-MANY = 100_000
-"""Series: more than anybody waits for."""
-BEFORE_THE_RING = tuple(reason for reason in DROP_REASONS if reason.startswith(("source", "acquire")))
 
 
 def run(asked: Asked, state: State) -> None:
@@ -44,7 +38,7 @@ def run(asked: Asked, state: State) -> None:
 
 
 def _soak(name: str, asked: Asked, state: State, seconds: float) -> None:
-    settings = _settings(name, asked)
+    settings = rolling_settings(LOADS[name], asked)
     ears = {"raw": ear(settings, "raw", exact=True), "denoised": ear(settings, "denoised")}
     last: Part = {"load": name, "seconds": 0.0}
     with ExitStack() as stack:
@@ -55,8 +49,7 @@ def _soak(name: str, asked: Asked, state: State, seconds: float) -> None:
             summary, heard = live.finish()
         last["heard"] = {n: heard_part(h) for n, h in heard.items()}
         if checker is not None:
-            taken = summary.delivered + sum(n for why, n in summary.dropped.items() if why not in BEFORE_THE_RING)
-            last["recorded"] = asdict(checker.finish()) | {"lost": lost, "taken": taken}
+            last["recorded"] = recorded_part(checker.finish(), summary, lost)
     state.add(last, 0.0)
 
 
@@ -74,17 +67,6 @@ def _watch(live: Live, load: str, state: State, left_s: float, minute_s: float, 
         before, left_s = now, left_s - took
         if checker is not None:
             checker.hear()
-
-
-def _settings(name: str, asked: Asked) -> RunSettings:
-    """Of a run without end; of series after series, where they are recorded."""
-    load = LOADS[name]
-    if not asked.record:
-        return run_settings(load, asked)
-    folder = asked.work / f"recording-{name}"
-    shutil.rmtree(folder, ignore_errors=True)
-    n_frames = segment_frames(asked.shape if any(asked.shape) else load.shape, load.fps / asked.speed)
-    return run_settings(load, asked, n_frames=n_frames, n_series=MANY, record={"folder": folder})
 
 
 def _totals(live: Live) -> dict[str, Any]:
@@ -122,20 +104,9 @@ def judge(asked: Asked, parts: list[Part]) -> list[Row]:
         rows.append(_named(load, accounts(minutes_)))
         rows += [_named(load, row) for name in ("raw", "denoised") for row in nothing_lost(name, mine)]
         rows += [_named(load, row) for row in (*_memory(minutes_), *_handles(minutes_), *_latency(minutes_))]
-        rows += [_named(load, row) for part in mine if "recorded" in part for row in _recorded(part["recorded"])]
+        rows += [_named(load, row) for part in mine if "recorded" in part for row in recorded_rows([part["recorded"]])]
         rows.append(_named(load, told("dropped, each with a reason", str(minutes_[-1]["dropped"] or 0))))
     return rows
-
-
-def _recorded(found: dict[str, Any]) -> list[Row]:
-    """Segments whose checksum is that of what was sent, and nothing lost on the way to the disk."""
-    return [
-        none_of("recorded segments that are not what was sent", len(found["wrong"]), found["n_segments"], "segments"),
-        none_of("frames that the recorder lost", found["lost"], found["n_frames"], "frames"),
-        none_of("frames taken and not on disk", found["taken"] - found["n_frames"], found["taken"], "frames"),
-        at_most("disk", MAX_DISK_BYTES / 2**20, [found["most_bytes"] / 2**20], "MiB"),
-        *(told("segment", line) for line in found["wrong"][:5]),
-    ]
 
 
 def _named(load: str, row: Row) -> Row:

@@ -6,9 +6,9 @@ import hashlib
 import multiprocessing
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
@@ -18,13 +18,22 @@ from numpy.typing import NDArray
 
 from rtdenoise.errors import RtDenoiseError
 from rtdenoise.recording import layout, table
+from rtdenoise.settings import RunSettings
+from rtdenoise.shared import DROP_REASONS
+from rtdenoise.summary import Summary
+from soaks.asked import MAX_DISK_BYTES, Asked
 from soaks.disk import TooMuch, check_disk
+from soaks.loads import Load, run_settings
+from soaks.report import Row, at_most, none_of, told
 
 SEGMENT_BYTES = 1 << 30
 """Pixels of a segment: at most three are on disk at once, the one that is written, the one that is looked at, and one that waits."""
 LOOK_S = 1.0
 CHUNK_FRAMES = 32
 RECORDING = "recording"
+MANY = 100_000
+"""Series: more than anybody waits for."""
+BEFORE_THE_RING = tuple(reason for reason in DROP_REASONS if reason.startswith(("source", "acquire")))
 
 
 @dataclass(slots=True)
@@ -76,6 +85,35 @@ class Checker:
 def segment_frames(shape: tuple[int, int], fps: float) -> int:
     """Frames of a series: a minute, within SEGMENT_BYTES of uint16."""
     return max(2, min(round(60 * fps), SEGMENT_BYTES // (2 * shape[0] * shape[1])))
+
+
+def rolling_settings(load: Load, asked: Asked, **more: Any) -> RunSettings:
+    """Of a run without end; of series after series where they are recorded, so that each can be looked at and deleted."""
+    if not asked.record:
+        return run_settings(load, asked, **more)
+    folder = asked.work / f"recording-{load.name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    n_frames = segment_frames(asked.shape if any(asked.shape) else load.shape, load.fps / asked.speed)
+    return run_settings(load, asked, n_frames=n_frames, n_series=MANY, record={"folder": folder}, **more)
+
+
+def recorded_part(tally: Tally, summary: Summary, lost: int) -> dict[str, Any]:
+    """What is kept of a recording. lost: frames that the recorder itself says it lost."""
+    taken = summary.delivered + sum(n for why, n in summary.dropped.items() if why not in BEFORE_THE_RING)
+    return asdict(tally) | {"lost": lost, "taken": taken}
+
+
+def recorded_rows(parts: Sequence[dict[str, Any]]) -> list[Row]:
+    """Segments whose checksum is that of what was sent, and nothing lost on the way to the disk."""
+    total = {name: sum(part[name] for part in parts) for name in ("n_segments", "n_frames", "lost", "taken")}
+    wrong = [line for part in parts for line in part["wrong"]]
+    return [
+        none_of("recorded segments that are not what was sent", len(wrong), total["n_segments"], "segments"),
+        none_of("frames that the recorder lost", total["lost"], total["n_frames"], "frames"),
+        none_of("frames taken and not on disk", total["taken"] - total["n_frames"], total["taken"], "frames"),
+        at_most("disk", MAX_DISK_BYTES / 2**20, [part["most_bytes"] / 2**20 for part in parts], "MiB"),
+        *(told("segment", line) for line in wrong[:5]),
+    ]
 
 
 def _check(folder: Path, most_bytes: int, pipe: Connection) -> None:
