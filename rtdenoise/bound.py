@@ -152,6 +152,6 @@ def _bind_problem(endpoint: str, error: zmq.ZMQError) -> str:
         return (
             f"{endpoint}: the port is in use, probably by another rtdenoise run; stop that one or choose another port"
         )
-    if error.errno in (errno.ENODEV, errno.EADDRNOTAVAIL):
+    if error.errno in (errno.ENODEV, errno.EADDRNOTAVAIL, zmq.EADDRNOTAVAIL):
         return f"{endpoint}: is no address of this computer; give one that it has, or 0.0.0.0 for all of them"
     return f"{endpoint}: cannot be bound ({error.strerror}); an endpoint looks like tcp://127.0.0.1:5560"

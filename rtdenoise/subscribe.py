@@ -200,6 +200,7 @@ class _ConnectedSocket:
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.MAXMSGSIZE, max_bytes + _CURVE_BYTES)
         self._socket.setsockopt(zmq.SUBSCRIBE, subscription)
+        self._socket.setsockopt(zmq.IPV6, int("[" in endpoint))
         if keys is not None:
             _show(self._socket, keys)
         self._endpoint = endpoint
@@ -216,11 +217,11 @@ class _ConnectedSocket:
 
     def refused(self) -> str:
         """What the last handshake came to; empty for one that succeeded, and before the first."""
-        while (seen := self._handshakes()) is not None:
+        while not self._monitor.closed and (seen := self._handshakes()) is not None:
             self._refusal = _REFUSALS.get(seen, "")
             # ZeroMQ itself gives up for good when it is told that a key is not on the list; it may be put there.
             self._ask_again_s = time.monotonic() + ASK_AGAIN_S if seen == zmq.EVENT_HANDSHAKE_FAILED_AUTH else math.inf
-        if time.monotonic() >= self._ask_again_s:
+        if time.monotonic() >= self._ask_again_s and not self._socket.closed:
             self._ask_again_s = math.inf
             with suppress(zmq.ZMQError):  # it may have forgotten the endpoint already
                 self._socket.disconnect(self._endpoint)
