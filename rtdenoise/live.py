@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from rtdenoise import bundle as bundles
-from rtdenoise import config, logbook
+from rtdenoise import config, logbook, registry
 from rtdenoise.engine.filters import FILTERS
 from rtdenoise.engine.load import factory_for
 from rtdenoise.errors import ConfigError, RtDenoiseError
@@ -191,6 +191,8 @@ def _fps_options(source: str, fps: str) -> dict[str, Any]:
         return {"rate": fps if fps in ("file", "max") else _number(fps)}
     if source == "synthetic":
         return {"fps": None, "live": False} if fps == "max" else {"fps": _number(fps)}
+    if "frame_rate_hz" in registry.load(registry.SOURCES, source).Settings.model_fields:
+        return {"frame_rate_hz": _number(fps)}
     return {"exposure_ms": 1000.0 / _number(fps)}
 
 

@@ -112,6 +112,14 @@ def test_x_is_fastest_then_y_then_channel() -> None:
     assert (exposure.number, exposure.time_ns) == (9, 500_000_000)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "time_ns"),
+    [(1.8e9, 1_800_000_000_000_000_000), (float("nan"), None), (float("inf"), None), (1e300, None)],
+)
+def test_a_clock_that_cannot_be_one_is_none(seconds: float, time_ns: int | None) -> None:
+    assert understand([struct.pack("<5d", 5, 3, 1, seconds, 9) + bytes(30)]).time_ns == time_ns  # type: ignore[list-item]
+
+
 def test_the_stream_says_size_channels_and_rate() -> None:
     endpoint, rig = publisher(channels=3, rate=30.0)
     source = ScanImageSource(ScanImageSource.Settings(endpoint=endpoint))

@@ -57,7 +57,7 @@ def test_scanimages_channels_are_denoised_live_and_what_it_did_not_send_is_lost_
 def test_the_command_line_takes_the_address_and_says_what_happened(tmp_path: Path) -> None:
     endpoint, report = loopback(free_port()), tmp_path / "run.json"
     command = [sys.executable, "-m", "rtdenoise", "run", "-s", "scanimage", "-o", f"endpoint={endpoint}"]
-    command += ["-m", "identity", "--frames", "60", "--port", str(free_port()), "--json", str(report)]
+    command += ["-m", "identity", "--frames", "60", "--fps", "200", "--port", str(free_port()), "--json", str(report)]
     with Rig("ScanImage", endpoint=endpoint, shape=SHAPE) as rig:
         rig.do("run", 200)
         run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -23,6 +23,8 @@ from rtdenoise.sources.socket_door import Parts, SocketDoor
 HEADER = struct.Struct("<5d")
 MAX_SIDE, MAX_CHANNELS = 16_384, 16
 """Largest frame that is believed; ScanImage has up to 4 channels and a few thousand pixels per line. Engineering choice."""
+MAX_SECONDS = 2.3e9
+"""Fits the 64 bits of a stamp, and still holds the seconds since 1970 that another program may send in the place of ScanImage's."""
 _PIXEL = np.dtype("<i2")
 _ADVICE = "start Focus or Grab, and look at hSI.hScan2D.hAcq.ZMQAddress (or whether publish_frames is ticked under User Functions)"
 
@@ -55,7 +57,7 @@ def understand(parts: Parts) -> Exposure:
     images = _images([part for part in body if part.nbytes], shape)
     if not 0 <= number < 2**53 or number != int(number):
         raise BadMessage(f"frameNumber {number}")
-    time_ns = round(seconds * 1e9) if math.isfinite(seconds) and abs(seconds) < 1e9 else None
+    time_ns = round(seconds * 1e9) if math.isfinite(seconds) and abs(seconds) < MAX_SECONDS else None
     return Exposure(images, int(number), time_ns)
 
 
