@@ -12,7 +12,7 @@ import psutil  # type: ignore[import-untyped]
 from rtdenoise.publish import high_water_mark
 from soaks.asked import Asked
 from soaks.gauges import MIB
-from soaks.judged import accounts, heard_part, nothing_lost, sent_rows
+from soaks.judged import accounts, heard_part, nothing_lost, send_p99, sent_rows
 from soaks.live import Live, ear
 from soaks.loads import LOADS, run_settings
 from soaks.report import Row, at_most, none_of
@@ -47,6 +47,7 @@ def judge(asked: Asked, parts: list[Part]) -> list[Row]:
     return [
         grown.model_copy(update={"limit": f"{grown.limit} (queue + 10 %)"}),
         *sent_rows(cycles),
+        send_p99(cycles),
         at_most("woken one: a frame younger than 100 ms", YOUNG_WITHIN_S, [c["young_s"] for c in cycles], "s later", 2),
         none_of("woken one: frames out of order", sum(c["frozen"]["disorder"] for c in cycles), len(cycles), "cycles"),
         *nothing_lost("raw", parts),

@@ -27,7 +27,7 @@ def run(asked: Asked, state: State) -> None:
         state.add({name: getattr(report, name) for name in names} | {"ok": report.ok}, time.monotonic() - began)
     if asked.speed == 1.0:
         began = time.monotonic()
-        state.add(DOORS._once(), time.monotonic() - began)
+        state.add(DOORS.once(), time.monotonic() - began)
 
 
 def judge(asked: Asked, parts: list[Part]) -> list[Row]:

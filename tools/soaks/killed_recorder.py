@@ -37,7 +37,7 @@ def run(asked: Asked, state: State) -> None:
         state.add(part, time.monotonic() - began)
     if asked.speed == 1.0:
         began = time.monotonic()
-        state.add(FULL_DISK._once(), time.monotonic() - began)
+        state.add(FULL_DISK.once(), time.monotonic() - began)
 
 
 def judge(asked: Asked, parts: list[Part]) -> list[Row]:

@@ -17,6 +17,7 @@ from soaks.loads import LOADS
 from soaks.report import Row, at_most, told
 from soaks.segments import Checker, recorded_part, recorded_rows, rolling_settings
 from soaks.state import Part, State
+from soaks.suites import Suite
 
 number, title, when, minutes = 10, "soak", "release", 8 * 60.0
 
@@ -24,6 +25,8 @@ SHARES = {"A": 1.0, "B": 1 / 8, "C": 1 / 8}
 """Of the time asked for: 8 h of A come with 1 h of B and 1 h of C."""
 WARM_S = 600.0
 """Memory is judged from minute 10 on; in shorter soaks from a third of a load's time on."""
+CLOCK = Suite(10, title, when, minutes, ("tests/test_clock.py",))
+"""The wall clock is stepped by an hour, to and fro, under a run: no latency may notice."""
 GROWTH_MB, SLOPE_MB_PER_H, SLOPE_FROM_S, P99_RATIO = 2.0, 1.0, 7200.0, 1.1
 MINUTE_S = 60.0
 
@@ -32,9 +35,12 @@ def run(asked: Asked, state: State) -> None:
     """Load after load, kept minute by minute."""
     for name in asked.loads or tuple(SHARES):
         wanted_s = asked.seconds * SHARES[name]
-        done_s = sum(part["seconds"] for part in state.parts if part["load"] == name)
+        done_s = sum(part["seconds"] for part in state.parts if part.get("load") == name)
         if done_s < wanted_s - 1.0:
             _soak(name, asked, state, wanted_s - done_s)
+    if asked.speed == 1.0:
+        began = time.monotonic()
+        state.add(CLOCK.once(), time.monotonic() - began)
 
 
 def _soak(name: str, asked: Asked, state: State, seconds: float) -> None:
@@ -98,15 +104,16 @@ def _since(now: dict[str, int], before: dict[str, int]) -> dict[str, int]:
 def judge(asked: Asked, parts: list[Part]) -> list[Row]:
     """Books, memory, handles and latency of every load."""
     rows: list[Row] = []
-    for load in dict.fromkeys(part["load"] for part in parts):
-        mine = [part for part in parts if part["load"] == load]
+    for load in dict.fromkeys(part["load"] for part in parts if "load" in part):
+        mine = [part for part in parts if part.get("load") == load]
         minutes_ = [part for part in mine if "ages" in part]
         rows.append(_named(load, accounts(minutes_)))
         rows += [_named(load, row) for name in ("raw", "denoised") for row in nothing_lost(name, mine)]
         rows += [_named(load, row) for row in (*_memory(minutes_), *_handles(minutes_), *_latency(minutes_))]
         rows += [_named(load, row) for part in mine if "recorded" in part for row in recorded_rows([part["recorded"]])]
         rows.append(_named(load, told("dropped, each with a reason", str(minutes_[-1]["dropped"] or 0))))
-    return rows
+    clock = [part for part in parts if "counts" in part]
+    return rows + (CLOCK.judge(asked, clock) if clock else [])
 
 
 def _named(load: str, row: Row) -> Row:

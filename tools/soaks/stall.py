@@ -26,7 +26,7 @@ N_STALLS = 12
 RING_S = 8.0
 NEVER_S = 9999.0
 FORMS = (("A", "latest"), ("A", "lossless"), ("B", "latest"), ("B", "lossless"))
-LONG_STALL_S, ALARM_MS = 8.0, 100.0
+LONG_STALL_S, ALARM_MS = 6.0, 100.0
 """More than the 64 frames of the ring and the 64 of the camera hold at load A."""
 
 

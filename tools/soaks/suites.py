@@ -33,7 +33,7 @@ class Suite:
         """Once, and again while there is time for another."""
         while state.n_parts == 0 or state.elapsed_s + _mean_s(state) <= asked.seconds:
             began = time.monotonic()
-            part = self._once()
+            part = self.once()
             state.add(part, time.monotonic() - began)
 
     def judge(self, asked: Asked, parts: list[Part]) -> list[Row]:
@@ -45,7 +45,8 @@ class Suite:
         told_ = Row(name="tests skipped, with a reason", limit="", measured=str(max(skipped)), met=None)
         return [*rows, told_, at_most("a round took", TIMEOUT_S, [part["took_s"] for part in parts], "s")]
 
-    def _once(self) -> Part:
+    def once(self) -> Part:
+        """One round of pytest: how many passed and failed, and which."""
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *self.files]
         command += ["-k", self.chosen] if self.chosen else []
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
