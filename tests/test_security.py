@@ -1,37 +1,30 @@
-"""Who may watch from another machine: keys in files, a list of who is let in, and not a byte of a picture for anybody else."""
+"""Who may watch from another machine: those on the list, and not a byte of a picture for anybody else."""
 
 from __future__ import annotations
 
-import ast
 import itertools
-import json
-import os
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from typer.testing import CliRunner
 
 from rtdenoise import keyring
-from rtdenoise.errors import ConfigError, WireError
 from rtdenoise.frame import Frame, FrameStamp
 from rtdenoise.keyring import ClientKeys
-from rtdenoise.keys import keys as keys_verbs
 from rtdenoise.publish import Publisher, StatusPublisher
 from rtdenoise.session import Session
 from rtdenoise.settings import Remote
 from rtdenoise.status import StartMessage
 from rtdenoise.subscribe import StatusSubscriber, Subscriber
 from rtdenoise.wire import Drops, StreamFacts
+from tests.keyrings import Rig, make_rig
 from tests.relay import Relay
 from tests.runs import settings
-from tests.test_cli import assert_one_line, cli
 
 ANY_PORT = "tcp://127.0.0.1:*"
 FACTS = StreamFacts("raw", "test")
@@ -40,32 +33,9 @@ HANDSHAKE_BYTES = 512
 """A greeting of 64 bytes, the server's cookie of 170, an error of 10: nothing of it depends on frames (ZeroMQ RFC 23, 26)."""
 
 
-@dataclass(frozen=True)
-class Rig:
-    """Keys of a server that lets `office` in."""
-
-    folder: Path
-    files: Path
-    office: ClientKeys
-
-    @property
-    def remote(self) -> Remote:
-        return Remote(bind="0.0.0.0", keys_folder=self.folder)
-
-    def client(self, name: str) -> ClientKeys:
-        return keyring.add(self.folder, name, self.files / f"{name}.json")
-
-    def stranger(self) -> ClientKeys:
-        """Of another server's list."""
-        keyring.make(self.files / "other")
-        return keyring.add(self.files / "other", "stranger", self.files / "stranger.json")
-
-
 @pytest.fixture
 def rig(tmp_path: Path) -> Rig:
-    folder = tmp_path / "keys"
-    keyring.make(folder)
-    return Rig(folder, tmp_path, keyring.add(folder, "office", tmp_path / "office.json"))
+    return make_rig(tmp_path)
 
 
 @pytest.fixture
@@ -274,103 +244,3 @@ def test_nothing_is_left_after_twenty_cycles_with_keys(rig: Rig) -> None:
     deadline = time.monotonic() + 10
     while process.num_threads() > threads_before:  # the system takes a moment to forget a thread that has ended
         assert time.monotonic() < deadline
-
-
-@pytest.mark.parametrize("bind", ["192.0.2.1", "no-such-card", "0.0.0.0.0"])
-def test_an_address_that_this_computer_does_not_have_is_named(rig: Rig, bind: str) -> None:
-    with pytest.raises(WireError, match=bind):
-        Publisher(ANY_PORT, FACTS, frame_bytes=1, remote=Remote(bind=bind, keys_folder=rig.folder))
-
-
-def test_a_run_bound_elsewhere_does_not_start_without_keys_or_without_anybody_on_the_list(tmp_path: Path) -> None:
-    run = ("run", "-s", "synthetic", "--bind", "0.0.0.0", "--keys-folder", tmp_path)
-    assert_one_line(cli(*run), "--bind 0.0.0.0", "rtdenoise keys make", "rtdenoise keys add")
-    keyring.make(tmp_path)
-    remote = Remote(bind="0.0.0.0", keys_folder=tmp_path)
-    with pytest.raises(ConfigError, match="nobody is on the list"), Session(settings("synthetic", {}, remote=remote)):
-        pass
-
-
-def test_the_verbs_make_list_and_remove_keys_and_print_no_secret(tmp_path: Path) -> None:
-    here, file = ["--keys-folder", str(tmp_path / "keys")], tmp_path / "laptop.json"
-    said = [
-        verb("make", *here),
-        verb("add", "laptop", "--out", str(file), *here),
-        verb("list", *here),
-        verb("remove", "laptop", *here),
-        verb("list", *here),
-    ]
-    assert "laptop" in said[2]
-    assert "nobody" in said[4]
-    secrets = [json.loads(path.read_text())["secret"] for path in (file, tmp_path / "keys" / "server.json")]
-    assert not any(secret in text for secret in secrets for text in said)
-    with pytest.raises(ConfigError, match="a client's name"):
-        verb("add", "no/such", *here)
-
-
-def verb(*words: str) -> str:
-    """What `rtdenoise keys words...` prints."""
-    done = CliRunner().invoke(keys_verbs, words)
-    if done.exception is not None:
-        raise done.exception
-    return done.output
-
-
-def test_what_would_lock_somebody_out_or_overwrite_a_key_is_refused(rig: Rig) -> None:
-    for wrong, says in (
-        (lambda: keyring.make(rig.folder), "--replace"),
-        (lambda: keyring.add(rig.folder, "office", rig.files / "again.json"), "on the list already"),
-        (lambda: keyring.add(rig.folder, "second", rig.files / "office.json"), "exists already"),
-        (lambda: keyring.remove(rig.folder, "nobody"), "it has: office"),
-        (lambda: keyring.add(rig.files / "empty", "x", rig.files / "x.json"), "rtdenoise keys make"),
-        (lambda: keyring.client(rig.files / "missing.json"), "no such key file"),
-        (lambda: keyring.client(rig.folder / "server.json"), "is it the right file"),
-    ):
-        with pytest.raises(ConfigError, match=says):
-            wrong()
-    assert list(keyring.allowed(rig.folder)) == ["office"]
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"{}", b"[" * 10_000, b"\xff\xfe", b'{"htype":"rtdenoise-clients-1.0","clients":3}']
-)
-def test_a_list_that_cannot_be_read_lets_nobody_in(rig: Rig, content: bytes) -> None:
-    inside = keyring.Allowed(rig.folder)
-    assert rig.office.public in inside
-    (rig.folder / "clients.json").write_bytes(content)
-    assert rig.office.public not in inside
-
-
-def test_neither_errors_nor_representations_show_a_secret(rig: Rig) -> None:
-    secret = rig.office.secret
-    assert secret not in repr(rig.office) + str(rig.office)
-    damaged = rig.files / "damaged.json"
-    damaged.write_text((rig.files / "office.json").read_text().replace(secret, secret[:-1]))
-    with pytest.raises(ConfigError, match="secret") as refused:
-        keyring.client(damaged)
-    assert secret[:20] not in str(refused.value)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="Windows keeps other users out by the folder, not by bits of the file")
-def test_only_this_user_can_read_the_keys(rig: Rig) -> None:
-    for path in (rig.folder / "server.json", rig.folder / "clients.json", rig.files / "office.json"):
-        assert path.stat().st_mode & 0o077 == 0, path
-    assert rig.folder.stat().st_mode & 0o077 == 0
-    (rig.folder / "server.json").chmod(0o644)
-    with pytest.raises(ConfigError, match="chmod 600"):
-        Publisher(ANY_PORT, FACTS, frame_bytes=1, remote=rig.remote)
-
-
-def test_no_module_that_receives_can_unpickle() -> None:
-    package = Path(keyring.__file__).parent
-    for path in package.rglob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        if "zmq" not in text and "_pyobj" not in text:
-            continue
-        tree = ast.parse(text)
-        named = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-        named |= {(n.module or "").split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-        called = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
-        assert not called & {"recv_pyobj", "send_pyobj", "recv_serialized"}, path
-        if "zmq" in named:
-            assert not named & {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "multiprocessing"}, path
