@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,7 @@ async def new_page(path: str, session: aiohttp.ClientSession) -> AsyncIterator[P
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "HOME": profile},
+            start_new_session=True,
         )
         try:
             port = _debugging_port(process)
@@ -115,10 +118,19 @@ async def new_page(path: str, session: aiohttp.ClientSession) -> AsyncIterator[P
                 await page.call("Browser.close")
             process.wait(TIMEOUT_S)
         finally:
-            process.kill()
+            _kill(process)
             process.wait(TIMEOUT_S)
             if process.stderr is not None:
                 process.stderr.close()  # read no further: a helper of the browser may hold the other end a little longer
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """What was started may be a script that started the browser, so the whole group goes."""
+    if sys.platform == "win32":
+        process.kill()
+        return
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _debugging_port(process: subprocess.Popen[str]) -> int:
