@@ -36,12 +36,9 @@ ASK_AGAIN_S = 1.0
 _HANDSHAKE_FAILED = (
     zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
-_OTHER_KEYS = "its key is not the one in our key file, or it asks for a key and we have none, or the other way round"
-_REFUSALS: dict[int, str] = {
-    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "our key is not on its list; there, run: rtdenoise keys add NAME, and use the file it writes",
-    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: _OTHER_KEYS,
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: _OTHER_KEYS,
-}
+_NOT_LISTED = "our key is not on its list; there, run: rtdenoise keys add NAME, and use the file it writes"
+_NO_KEY = "it asks for a key; use the file that rtdenoise keys add NAME writes there (view: --keys FILE)"
+_OTHER_KEY = "it is not the one that our key file is for, or it asks for no key"
 
 
 class Subscriber:
@@ -204,7 +201,7 @@ class _ConnectedSocket:
         if keys is not None:
             _show(self._socket, keys)
         self._endpoint = endpoint
-        self._refusal = ""
+        self._refusal, self._trouble = "", _OTHER_KEY if keys else _NO_KEY
         self._ask_again_s = math.inf
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | _HANDSHAKE_FAILED)
         try:
@@ -218,7 +215,7 @@ class _ConnectedSocket:
     def refused(self) -> str:
         """What the last handshake came to; empty for one that succeeded, and before the first."""
         while not self._monitor.closed and (seen := self._handshakes()) is not None:
-            self._refusal = _REFUSALS.get(seen, "")
+            self._refusal = self._says(seen)
             # ZeroMQ itself gives up for good when it is told that a key is not on the list; it may be put there.
             self._ask_again_s = time.monotonic() + ASK_AGAIN_S if seen == zmq.EVENT_HANDSHAKE_FAILED_AUTH else math.inf
         if time.monotonic() >= self._ask_again_s and not self._socket.closed:
@@ -227,6 +224,11 @@ class _ConnectedSocket:
                 self._socket.disconnect(self._endpoint)
             self._socket.connect(self._endpoint)
         return self._refusal
+
+    def _says(self, handshake: int) -> str:
+        if handshake == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            return ""
+        return _NOT_LISTED if handshake == zmq.EVENT_HANDSHAKE_FAILED_AUTH else self._trouble
 
     def _handshakes(self) -> int | None:
         try:

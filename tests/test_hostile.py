@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 import socket
 import struct
 from collections.abc import Iterator
@@ -84,7 +84,7 @@ def test_more_subscribers_than_there_is_room_for_are_turned_away(served: Served)
 @pytest.mark.parametrize(
     "opening",
     [
-        os.urandom(4000),
+        random.Random(7).randbytes(4000),
         b"GET / HTTP/1.1\r\nHost: rig\r\n\r\n",
         b"\xff" + bytes(8) + b"\x7f\x03" + bytes(53) + struct.pack(">BQ", 6, 2**63 - 1),
         b"\x01\x00" + b"\x05\x00\x01abc" * 500,

@@ -28,7 +28,7 @@ def rig(tmp_path: Path) -> Rig:
     return make_rig(tmp_path)
 
 
-@pytest.mark.parametrize("bind", ["192.0.2.1", "no-such-card", "0.0.0.0.0"])
+@pytest.mark.parametrize("bind", ["203.0.113.77", "no-such-card", "0.0.0.0.0"])
 def test_an_address_that_this_computer_does_not_have_is_named(rig: Rig, bind: str) -> None:
     with pytest.raises(WireError, match=bind):
         Publisher(ANY_PORT, StreamFacts("raw"), frame_bytes=1, remote=Remote(bind=bind, keys_folder=rig.folder))

@@ -120,6 +120,7 @@ def test_nobody_else_gets_a_byte_of_a_picture(
         assert served.wait_for_subscribers(1, timeout_s=10)
         publish_until(lambda n: n >= 40 and relay.n_closed >= 2, served, office, stranger)
         assert stranger.read(timeout_s=0.05) is None
+        assert ("--keys" in stranger.refused()) == (keys_of is without_keys)
         assert stranger.refused()
         assert (stranger.received, stranger.bad, served.subscribers) == (0, 0, 1)
     assert len(relay.from_server) >= 2
