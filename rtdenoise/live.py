@@ -63,6 +63,8 @@ def run(console: Console, asked: Asked, engine: EngineSettings, json_path: Path 
     session = Session(settings, news)
     with session, ctrl_c_stops(session):
         console.print(f"denoised {ends.denoised}  raw {ends.raw}  status {ends.status}", highlight=False)
+        if settings.remote is not None:
+            say(f"other machines with a key: bound to {settings.remote.bind}, ports as above")
         if session.metrics is not None:
             say(f"metrics {session.metrics.url}")
         if session.log.path is not None:
