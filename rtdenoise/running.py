@@ -25,7 +25,9 @@ from rtdenoise.options import (
 
 
 def run(
-    source: Annotated[str, typer.Option("--source", "-s", help="Where frames come from; rtdenoise info lists them.")] = "micromanager",
+    source: Annotated[
+        str, typer.Option("--source", "-s", help="Where frames come from; rtdenoise info lists them.")
+    ] = "micromanager",
     path: Annotated[str | None, typer.Option(help="Movie to replay.")] = None,
     fps: Annotated[str | None, typer.Option(help="Frames per second (replay: also 'file' or 'max').")] = None,
     frames: Annotated[int | None, typer.Option(help="Frames per series; default: until stopped.")] = None,

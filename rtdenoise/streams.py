@@ -175,7 +175,7 @@ class Streams:
 
 def context_start(ring: SharedRing, tail: int, n_context: int) -> int:
     """First of the `n_context` frames before `tail` that fill a window, as far as they will still be here when they are read."""
-    safe = ring.oldest + ring.capacity // 8
+    safe = ring.head - ring.capacity * 7 // 8
     return max(ring.oldest, min(tail, max(safe, tail - n_context)))
 
 
