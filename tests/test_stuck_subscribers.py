@@ -88,3 +88,10 @@ publisher.wait_for_subscribers(1, 60)
 for k in range(10**9):
     publisher.publish(Frame(np.zeros((64, 64), np.uint16), FrameStamp("a", k, k, k)), Drops())
 """
+
+
+def test_the_measuring_program_counts_every_frame_of_the_healthy_one() -> None:
+    figures = slow_subscribers.measure(("slow", "killed"), seconds=0.2, fps=100, shape=(32, 32))
+    assert (figures.n_sent, figures.healthy_received, figures.healthy_lost) == (20, 20, 0)
+    assert 0 < figures.send_p50_ms <= figures.send_p99_ms <= figures.send_max_ms
+    assert figures.allowed_bytes == round(1.1 * 50 * 32 * 32 * 2)
