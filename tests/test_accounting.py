@@ -75,3 +75,11 @@ def test_a_frame_that_is_forgotten_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Ledger, "deliver", lambda ledger, number: None if number == 3 else honest(ledger, number))
     with pytest.raises(Violation, match="said to be delivered"):
         run_schedule([("burst", 8), ("denoise", 100)])
+
+
+def test_a_frame_that_is_settled_late_does_not_wipe_out_the_one_that_overwrote_it() -> None:
+    ring = run_schedule([("burst", 130), ("denoise", 200)]).ring
+    late = ring.head - ring.capacity - 1
+    ring.settle(late + ring.capacity)
+    ring.settle(late)
+    assert ring.is_settled(late + ring.capacity)
