@@ -52,9 +52,7 @@ class Guests:
         content = message.buffer
         verb = content[0] if len(content) else _NOTHING
         descriptor = _property(message, "__fd")
-        if (
-            not descriptor
-        ):  # ZeroMQ itself: a connection has ended (once for each topic that it had), or is of the first protocol
+        if not descriptor:  # ZeroMQ says that a connection has ended, topic by topic; or it is of the first protocol
             return {_SUBSCRIBE: 1, _UNSUBSCRIBE: -1}.get(verb, 0)
         with self._lock:
             return self._heard(int(descriptor), _property(message, "User-Id"), verb, content)
