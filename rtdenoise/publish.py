@@ -25,6 +25,8 @@ MAX_QUEUED_BYTES = 256 * 1024 * 1024
 LOSSLESS_LINGER_MS = 10_000
 STATUS_LINGER_MS = 1_000
 START_REPEAT_S = 1.0
+GREET_S = 0.1
+"""Least time between two `start` for those who come: a crowd is no flood for those who are there. Engineering choice."""
 _POLL_MS = 100
 """A blocked send looks this often whether it should give up: a stop request is honoured within 100 ms."""
 _SPARE = 4
@@ -211,6 +213,8 @@ class StatusPublisher:
         self.endpoint = self._bound.endpoint
         self._start: StartMessage | None = None
         self._started_at = 0.0
+        self._greeted = 0
+        self._has_come = False
 
     @property
     def turned_out(self) -> int:
@@ -222,6 +226,16 @@ class StatusPublisher:
         self._start = _built(StartMessage, meta)
         self._repeat_start(now=time.monotonic())
         return self._start
+
+    def greet(self) -> None:
+        """Send `start` again where somebody has come since the last call. Call it often: nobody waits a second for it then."""
+        self._bound.hear()
+        self._has_come |= self._bound.subscriptions > self._greeted
+        self._greeted = self._bound.subscriptions
+        now = time.monotonic()
+        if self._has_come and now - self._started_at >= GREET_S:
+            self._has_come = False
+            self._repeat_start(now)
 
     def status(self, counters: Mapping[str, Any]) -> None:
         """Send the fields of StatusMessage, and `start` again if a second has passed. Call it every second, news or not."""

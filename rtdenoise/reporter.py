@@ -113,6 +113,7 @@ class Reporter:
         must_say = self._watch.look()
         if not self._series:
             return
+        self._status.greet()
         if now - self._last.at >= STATUS_INTERVAL_S:
             self._new_second()
             self._send_status()

@@ -356,3 +356,19 @@ def test_a_status_message_starts_with_its_htype_and_ignores_later_keys() -> None
 def test_a_wrong_status_field_is_refused_where_it_is_sent() -> None:
     with StatusPublisher(ANY_PORT) as pub, pytest.raises(WireError, match="series"):
         pub.start({"source": "demo"})
+
+
+def test_whoever_comes_late_is_told_at_once_what_is_being_run() -> None:
+    with StatusPublisher(ANY_PORT) as pub:
+        pub.start({"series": "a", "source": "demo"})
+        with StatusSubscriber(pub.endpoint) as late:
+            greetings = []
+            for _ in range(200):
+                pub.greet()
+                if (message := late.read(timeout_s=0.02)) is not None:
+                    greetings.append(message)
+                if len(greetings) == 1:
+                    break
+            assert [type(message) for message in greetings] == [StartMessage]
+            pub.greet()
+            assert late.read(timeout_s=0.15) is None

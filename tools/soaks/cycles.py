@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from typing import Any
@@ -76,6 +77,7 @@ def _cycle(settings: RunSettings, stays: Subscriber, over: list[str], how: str) 
         part["old_shown"] += message.frame.stamp.series != series
     after = psutil.Process().children(recursive=True)
     part["left_behind"] = sum(child.pid not in before and "rtdenoise" in " ".join(child.cmdline()) for child in after)
+    gc.collect()  # what only waits for the collector is not left behind
     found = gauge(os.getpid())
     return part | {"handles": found.handles if found else 0, "threads": found.threads if found else 0}
 
