@@ -128,9 +128,7 @@ def test_it_is_small_enough_to_be_mailed_whatever_the_logs_hold(jane: Path, quic
         log = Logbook(jane / "logs")
         assert log.path is not None
         for ending in (".log", ".log.1"):
-            log.path.with_suffix(ending).write_bytes(
-                noise.bytes(MAX_FILE_BYTES).hex().encode() + b"\nnewest %d" % i
-            )
+            log.path.with_suffix(ending).write_bytes(noise.bytes(MAX_FILE_BYTES).hex().encode() + b"\nnewest %d" % i)
     doctor.command(Console(quiet=True), as_json=False, report=tmp_path / "out.zip")
     assert (tmp_path / "out.zip").stat().st_size < 5e6
     newest = max(name for name in texts(tmp_path / "out.zip") if name.endswith(".log"))

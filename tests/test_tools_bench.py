@@ -15,14 +15,17 @@ import numpy as np
 import peaks
 import pytest
 import roofline
+import torch
 from bench_engines import CaseReport, Report, Row, merged
 from benching import EAGER, Head, in_turn, serve
 from graph_cost import Layer
+from published import Attention, published
 from rich.console import Console
 
 from rtdenoise import bundle as bundles
 from rtdenoise.engine.ov import has_bf16, with_half_states
 from rtdenoise.engine.stepped import graph_shapes
+from rtdenoise.methods import base
 
 onnx = pytest.importorskip("onnx", reason="onnx is part of the train extra")
 pytest.importorskip("openvino", reason="the counter reads graphs with OpenVINO, part of the live extra")
@@ -212,3 +215,15 @@ def test_the_smallest_run_gives_a_report_with_figures(tmp_path: Path) -> None:
     assert [row.engine for row in case.rows] == [EAGER, "onnxruntime-cpu"]
     assert all(np.isfinite([*row.ms, *row.ratio, row.worst_sd]).all() and min(row.ms) > 0 for row in case.rows)
     assert case.rows[1].worst_sd < 1e-3  # two libraries in float32
+
+
+def test_the_published_form_of_a_network_gives_what_ours_gives() -> None:
+    torch.manual_seed(0)
+    method = base.load("ted")
+    network = method.network(**method.narrow).eval()
+    frames = torch.randn(1, network.window.size, 24, 32)
+    with torch.inference_mode():
+        ours = network(frames).clone()
+        theirs = published(network)(frames)
+    assert any(isinstance(module, Attention) for module in network.modules())
+    assert float((ours - theirs).abs().max() / ours.std()) < 1e-5

@@ -25,6 +25,7 @@ import numpy as np
 from bench_forms import Case, Fact, prepare, why_not
 from bench_runners import work
 from benching import EAGER, Head, Spread, in_turn, save, spread
+from published import OURS
 from pydantic import Field
 from rich.console import Console
 from rich.table import Table
@@ -42,6 +43,8 @@ SIDE = 256
 BLOCK: dict[str, Fact] = {"frames": 16}
 FACTS: dict[str, dict[str, Fact]] = {"deepcad": BLOCK, "deepcadrt": BLOCK, "deepbid": BLOCK, "srdtrans": {"frames": 32}}
 """Blocks of 16 frames are what the steps are compared with; SRDTrans as in engines sheet 2 (128 would be four times the work)."""
+OTHER_FORM = ("ted",)
+"""Eager is the published form; ours, with the same output, is measured beside it."""
 REPORT = Path(__file__).parents[1] / "export" / "reports" / "bench-engines.json"
 CACHE = Path(tempfile.gettempdir()) / "rtdenoise-bench"
 CPU_PACKAGES = (*machine.PACKAGES, "torch", "nncf")
@@ -126,7 +129,8 @@ def measured(case: Case, engines: Sequence[str], rounds: int, cache: Path, conso
     folder = prepare(case, cache, {BACKENDS[engine].graphs for engine in engines if engine not in missing})
     if reason := why_not(folder):
         missing |= {engine: reason for engine in engines if BACKENDS[engine].graphs == "int8"}
-    forms = [EAGER, *(engine for engine in engines if engine not in missing)]
+    others = [OURS] if case.method in OTHER_FORM else []
+    forms = [EAGER, *others, *(engine for engine in engines if engine not in missing)]
     outputs, answers = in_turn(work, forms, (case, folder, os.cpu_count() or 1), rounds, console)
     rows = [_row(form, engine, outputs, answers) for form in outputs[EAGER] for engine in forms]
     head = head.model_copy(update={"load_after": machine.load()})
@@ -175,7 +179,7 @@ def verdicts(cases: Sequence[CaseReport]) -> list[Verdict]:
             for case in cases
             if (case.method, case.side) == (goal.method, goal.side) and case.facts == FACTS.get(case.method, {})
             for row in case.rows
-            if row.form == goal.form and row.engine != EAGER and goal.engine in ("", row.engine)
+            if row.form == goal.form and row.engine not in (EAGER, OURS) and goal.engine in ("", row.engine)
         ]
         if rows:
             best = max(rows, key=lambda row: row.ratio[0])

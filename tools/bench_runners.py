@@ -24,6 +24,7 @@ from bench_forms import (
     shapes_of,
 )
 from benching import EAGER, TorchGraph, serve
+from published import OURS, published
 
 from rtdenoise import machine
 from rtdenoise.bundle import StepFacts
@@ -56,13 +57,14 @@ class Opened:
     """A case's graphs on one engine; eager is the network itself."""
 
     def __init__(self, engine: str, case: Case, folder: Path, threads: int) -> None:
-        self.eager, self.shape, self.folder = engine == EAGER, case.shape, folder
+        self.eager, self.shape, self.folder = engine in (EAGER, OURS), case.shape, folder
         self._engine = engine
         if self.eager:
             import torch
 
             torch.set_num_threads(threads)
-            self._torch = TorchGraph(network_of(case))
+            network = network_of(case)
+            self._torch = TorchGraph(published(network) if engine == EAGER else network)
         else:
             self._runtime = open_runtime(engine, threads)
 
