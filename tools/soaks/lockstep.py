@@ -6,15 +6,19 @@ A kill is an exception that nothing in them catches, raised at any line of the b
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 import types
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from rtdenoise import acquire, ledger, loop, outlets, shared, streams
+from rtdenoise.ringfile import default_folder
 
 TRACED = frozenset(str(module.__file__) for module in (ledger, loop, outlets, shared, streams))
 PATIENCE_S = 20.0
@@ -127,3 +131,14 @@ def in_thread(work: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=work, name="acquire", daemon=True)
     thread.start()
     return thread
+
+
+def ring_path() -> Path:
+    """Where a ring goes that nobody else knows; the next run deletes what could not be deleted in time."""
+    return default_folder(1 << 20) / f"rtdenoise-{os.getpid()}-{uuid.uuid4().hex[:12]}.ring"
+
+
+def removed(path: Path) -> None:
+    """Delete a ring; Windows keeps one that is still mapped."""
+    with suppress(OSError):
+        path.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -14,14 +13,25 @@ from rtdenoise.errors import EndOfStream
 from rtdenoise.frame import Frame, FrameStamp, Pixels, StreamInfo
 from rtdenoise.loop import Loop
 from rtdenoise.outlets import Outlets
-from rtdenoise.ringfile import default_folder
 from rtdenoise.settings import RunSettings
 from rtdenoise.shared import SharedRing, Slot
 from rtdenoise.sources.base import SeriesClock, SourceStats
 from rtdenoise.streams import Calibrations, Streams
 from rtdenoise.wire import StreamFacts
 from soaks import books
-from soaks.lockstep import Baton, Ears, Killed, Stuck, Wake, in_thread, kill_after_lines, replaced, trace_no_more
+from soaks.lockstep import (
+    Baton,
+    Ears,
+    Killed,
+    Stuck,
+    Wake,
+    in_thread,
+    kill_after_lines,
+    removed,
+    replaced,
+    ring_path,
+    trace_no_more,
+)
 from soaks.wireless import Reader, Sender
 
 What = Literal["burst", "denoise", "lose", "skip", "series", "stall", "wake", "kill", "replace", "stop"]
@@ -131,7 +141,7 @@ class ScheduledRun:
             }
         )
         self._baton, self._wake, self._lossless = Baton(), Wake(lambda: self._pause("denoise", idle=True)), lossless
-        self._path = default_folder(1 << 20) / f"rtdenoise-soak-{uuid.uuid4().hex[:12]}.ring"
+        self._path = ring_path()
         self.camera = Camera(self._camera_turn)
         self.readers = {stream: Reader(stream) for stream in ("raw", "denoised")}
         self.sent: dict[str, list[tuple[str, int, int]]] = {"raw": [], "denoised": []}
@@ -173,7 +183,7 @@ class ScheduledRun:
                 self.ring.ints[Slot.STOP] = 1
                 self._baton.leave("denoise", "acquire")
                 thread.join(5)
-                self._path.unlink(missing_ok=True)
+                removed(self._path)
         if self.trouble:
             raise self.trouble[0]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -14,12 +13,11 @@ from rtdenoise.engine.base import EngineInfo, Window
 from rtdenoise.errors import EndOfStream
 from rtdenoise.frame import Frame, FrameStamp, StreamInfo, WindowSpec
 from rtdenoise.normalize import Normalization
-from rtdenoise.ringfile import default_folder
 from rtdenoise.settings import RunSettings
 from rtdenoise.shared import SharedRing, Slot
 from rtdenoise.sources.base import SeriesClock, SourceStats
 from rtdenoise.stream import StreamingDenoiser
-from soaks.lockstep import Ears
+from soaks.lockstep import Ears, removed, ring_path
 
 SHAPE = (4, 4)
 STARTS = (0, 2**31 - 5, 2**53 - 10)
@@ -121,7 +119,7 @@ class NoWake:
 
 def acquired(numbers: Sequence[int]) -> SharedRing:
     """The ring that acquisition leaves of a series with these camera numbers."""
-    path = default_folder(1 << 20) / f"rtdenoise-soak-{uuid.uuid4().hex[:12]}.ring"
+    path = ring_path()
     settings = RunSettings.model_validate({"engine": {"model": "identity", "calibration_frames": 1}, "ring_s": 1.0})
     attached: list[SharedRing] = []
 
@@ -136,7 +134,7 @@ def acquired(numbers: Sequence[int]) -> SharedRing:
     try:
         acquire.serve(lambda: NumberedCamera(numbers), settings, path, NoWake(), Opened())  # type: ignore[arg-type]
     finally:
-        path.unlink(missing_ok=True)
+        removed(path)
     return attached[0]
 
 
