@@ -188,7 +188,7 @@ class Session:
         return self._succession.pid
 
     def close(self) -> None:
-        """End both processes and remove the ring. Safe from any state."""
+        """End every process and remove the ring. Safe from any state, any number of times."""
         self.stop()
         if self._acquire is not None:
             self._acquire.end()
@@ -206,6 +206,7 @@ class Session:
             self._control.close()
         if self.ring is not None:
             self.ring.close()
+            self.ring = None
         ringfile.remove(self._ring_path)
 
     def __enter__(self) -> Self:

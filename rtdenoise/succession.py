@@ -10,10 +10,8 @@ from rtdenoise import calibration
 from rtdenoise.background import Brake
 from rtdenoise.child import START_TIMEOUT_S, Child, Died, await_word
 from rtdenoise.denoise import Place, Ready
-from rtdenoise.engine import filters
-from rtdenoise.engine.backends import AUTO
 from rtdenoise.errors import ConfigError, EngineError, RtDenoiseError
-from rtdenoise.fallback import Fallback
+from rtdenoise.fallback import fallback_for
 from rtdenoise.handover import LEAVE_TIMEOUT_S, Answer, Handover
 from rtdenoise.recording import events
 from rtdenoise.settings import EngineSettings, RunSettings
@@ -52,7 +50,7 @@ class Succession:
         self._handover: Handover | None = None
         self._n_started = self._n_restarts = 0
         self._is_running = self._is_recovering = False
-        self._fallback = _fallback_of(settings.engine)
+        self._fallback = fallback_for(settings.engine)
         self._rule = ""
         self._by_rule: dict[str, Calibrations] = {}
 
@@ -162,11 +160,12 @@ class Succession:
             if step.raw_only and not self._is_running:
                 raise EngineError(f"{trouble}; nothing else is left to try; run rtdenoise doctor")
             self._say(f"{trouble}; {step.says}")
+            self._pause(step.wait_s)
             try:
                 return self._restart(trouble if step.raw_only else "")
             except Died as death:
-                if step.raw_only:
-                    raise
+                if step.raw_only and (self._is_stopping or not self._is_running):
+                    raise  # else acquisition and recording go on, and so do we
                 trouble = str(death)
             except RtDenoiseError as error:
                 if step.raw_only or not self._is_running:
@@ -175,6 +174,16 @@ class Succession:
                 self._say(f"{error}; raw frames only from here")
                 self._end_child()
                 return self._restart(str(error))
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._is_stopping:
+            self._meanwhile()
+            time.sleep(POLL_S)
+
+    @property
+    def _is_stopping(self) -> bool:
+        return self._ring is None or bool(self._ring.ints[Slot.STOP])
 
     def _restart(self, raw_only: str) -> None:
         self._n_restarts += 1
@@ -253,7 +262,7 @@ class Succession:
         self._use(handover.settings, handover.rule, handover.known)
 
     def _use(self, settings: RunSettings, rule: str, known: Calibrations) -> None:
-        self.settings, self._rule, self._fallback = settings, rule, _fallback_of(settings.engine)
+        self.settings, self._rule, self._fallback = settings, rule, fallback_for(settings.engine)
         self.calibrations.clear()  # the same object for ever: others look at it
         self.calibrations.update(known)
 
@@ -283,8 +292,3 @@ class Succession:
         if self._ring is not None:
             self._ring.ints[Slot.HANDOVER] = 0
         handover.answer(False, f"{handover.says} was not taken: {why}")
-
-
-def _fallback_of(engine: EngineSettings) -> Fallback:
-    """An engine that somebody named is never replaced by another."""
-    return Fallback(replaceable=engine.backend == AUTO and engine.model not in filters.FILTERS)

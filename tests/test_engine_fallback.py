@@ -13,7 +13,7 @@ import pytest
 
 from rtdenoise.bundle import Bundle
 from rtdenoise.engine.load import EngineChoice, EngineFactory
-from rtdenoise.fallback import MAX_RESTARTS, Fallback
+from rtdenoise.fallback import LONGEST_WAIT_S, MAX_RESTARTS, Fallback
 from rtdenoise.session import Session
 from rtdenoise.status import AnyStatus, StartMessage, StatusMessage
 from rtdenoise.subscribe import StatusSubscriber
@@ -57,6 +57,13 @@ def test_what_no_other_engine_can_replace_is_restarted_three_times_and_then_give
     assert fallback.after(engine).raw_only
     assert fallback.after("another").raw_only
     assert fallback.without == ()
+
+
+def test_raw_frames_alone_are_tried_for_ever_but_less_and_less_often() -> None:
+    fallback = Fallback(replaceable=False, given_up=True)
+    waits = [fallback.after("fast").wait_s for _ in range(12)]
+    assert waits == sorted(waits)
+    assert 0 < waits[0] < 1 < waits[-1] == waits[-2] == LONGEST_WAIT_S
 
 
 def bound(message: Message) -> tuple[int, str]:

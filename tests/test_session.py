@@ -36,6 +36,12 @@ def wait_until(session: Session, done: object, timeout_s: float = 20.0) -> None:
         assert time.monotonic() < deadline, "it never happened"
 
 
+def kill_denoise(session: Session) -> None:
+    pid = session.denoise_pid
+    assert pid is not None
+    os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
 def test_a_lossless_run_delivers_every_frame_once_in_order_to_another_process() -> None:
     options = {**COUNTER, "fps": None, "live": False, "n_frames": 700}
     summary, raw, denoised = run_lossless(settings("synthetic", options, engine=IDENTITY))
@@ -106,9 +112,7 @@ def test_killing_the_denoise_process_loses_no_acquired_frame_and_the_next_one_is
         ring = session.ring
         assert ring is not None
         wait_until(session, lambda: ring.head > 200)
-        pid = session.denoise_pid
-        assert pid is not None
-        os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        kill_denoise(session)
         summary = session.run()
     headers = denoised.finish()
     assert summary.restarts == 1
@@ -132,11 +136,13 @@ def test_an_engine_that_cannot_come_back_leaves_raw_frames_and_the_acquisition_r
         assert ring is not None
         wait_until(session, lambda: ring.head > 100)
         shutil.rmtree(model)
-        pid = session.denoise_pid
-        assert pid is not None
-        os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        kill_denoise(session)
+        wait_until(session, lambda: session.ready is not None and session.ready.mode == "raw only")
+        kill_denoise(session)  # whoever is left with raw frames may die, too
         summary = session.run()
+    session.close()  # any number of times
     assert summary.error == ""
+    assert summary.restarts == 3  # one that found no bundle, and two with raw frames alone
     assert (summary.acquired, summary.balanced, summary.in_flight) == (800, True, 0)
     assert summary.ready.mode == "raw only"
     assert any("no bundle" in line and "raw frames only" in line for line in news)
