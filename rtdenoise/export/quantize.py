@@ -58,8 +58,8 @@ TRIED: dict[str, tuple[Quantizing, ...]] = {
         Quantizing(n_last=2),
         Quantizing(n_last=2, ranges="mean"),
         Quantizing(n_last=2, between="float"),
+        Quantizing(n_last=2, between="float", headroom=2.5),
         Quantizing(n_last=2, between="float", spare=0.9),
-        Quantizing(n_last=2, between="float", spare=0.9, headroom=2.5),
     ),
     "qdq": (Quantizing(n_last=2), Quantizing(2, 3), Quantizing(3, 4, headroom=2.2)),
 }
