@@ -136,6 +136,8 @@ class Reporter:
         self._log.write(f"end: {reason}; {summed(vitals.totals(self._ring), summary.fps, ages)}")
         self._log.note_facts({"summary": summary.as_dict(), "reason": reason})
         if self._series:
+            if self._message or self._events:  # news of the last second
+                self._send_status()
             message = self._status.end(
                 summary.delivered,
                 reason,

@@ -77,12 +77,12 @@ def test_a_file_that_is_being_written_is_denoised_to_its_last_frame(tmp_path: Pa
     assert (summary.acquired, summary.delivered, summary.dropped, summary.error) == (200, 200, {}, "")
 
 
-def test_a_core_of_this_program_is_denoised_live_and_stays_loaded() -> None:
+def test_a_core_of_this_program_is_denoised_live_and_stays_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pymmcore_plus", reason="pymmcore-plus is not installed (pip install 'rtdenoise[plus]')")
     pytest.importorskip("mm_test_adapters", reason="no demo camera: mm-test-adapters has no wheel for this platform")
     from rtdenoise.sources.pymmcore_plus import PymmcorePlusSettings, from_core
 
-    core = demo_core()
+    core = demo_core(monkeypatch)
     source = from_core(core, PymmcorePlusSettings(exposure_ms=5.0, n_frames=100))
     asked = settings("pymmcore-plus", {}, engine=IDENTITY)
     with Session(asked, source=source) as session:
@@ -91,14 +91,14 @@ def test_a_core_of_this_program_is_denoised_live_and_stays_loaded() -> None:
     assert core.getCameraDevice() == "Camera"
 
 
-def test_a_scripted_run_keeps_its_frames_and_they_are_denoised_too() -> None:
+def test_a_scripted_run_keeps_its_frames_and_they_are_denoised_too(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pymmcore_plus", reason="pymmcore-plus is not installed (pip install 'rtdenoise[plus]')")
     pytest.importorskip("mm_test_adapters", reason="no demo camera: mm-test-adapters has no wheel for this platform")
     import useq
 
     from rtdenoise.sources.pymmcore_plus import mda_tap
 
-    core = demo_core()
+    core = demo_core(monkeypatch)
     taken: list[np.ndarray] = []
     core.mda.events.frameReady.connect(lambda image, *_: taken.append(image.copy()))
     tap = mda_tap(core)
@@ -112,8 +112,9 @@ def test_a_scripted_run_keeps_its_frames_and_they_are_denoised_too() -> None:
     assert (frames[-1].pixels == taken[-1]).all()  # type: ignore[union-attr]
 
 
-def demo_core() -> object:
+def demo_core(monkeypatch: pytest.MonkeyPatch) -> object:
     """A CMMCorePlus with the demo camera, 64 x 48."""
+    monkeypatch.setenv("PYMM_SIGNALS_BACKEND", "psygnal")  # another test of this process may have made a Qt application
     from tempfile import TemporaryDirectory
 
     from mm_test_adapters import device_adapter_path
