@@ -55,14 +55,16 @@ def test_a_flood_of_requests_ends_the_connection_and_takes_no_memory(served: Ser
     assert served.subscriber.missed == 0
 
 
-@pytest.mark.parametrize("n_bytes", [600, 8 * MIB], ids=["too long", "megabytes"])
+@pytest.mark.parametrize("n_bytes", [600, 32 * MIB], ids=["too long", "megabytes"])
 def test_a_topic_that_no_stream_has_ends_the_connection(served: Served, enemy: Enemy, n_bytes: int) -> None:
+    topic = b"\x01" + b"x" * n_bytes
     before = rss()
     with ThreadPoolExecutor() as aside:  # most of it is never taken from the line
-        aside.submit(enemy.say, b"\x01" + b"x" * n_bytes)
+        aside.submit(enemy.say, topic)
         served.frames_until(enemy.is_out)
     served.frames_until(lambda: served.publisher.subscribers == 1)
-    assert rss() - before < 4 * MIB + 2 * n_bytes
+    # What the enemy makes of it is one copy, in this process, too; what the publisher would take in is the second.
+    assert rss() - before < 8 * MIB + 1.25 * n_bytes
 
 
 def test_more_subscribers_than_there_is_room_for_are_turned_away(served: Served) -> None:
