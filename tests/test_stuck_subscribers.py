@@ -49,7 +49,8 @@ def test_a_frozen_and_a_killed_subscriber_cost_the_others_nothing_and_the_publis
         assert subscriber.missed == 0
         assert seen["newest"] >= 14 * mark
         assert seen["missed"] > 0
-    assert grown <= 1.1 * mark * frame_bytes
+    # The healthy subscriber's own frames lie in this process, too; tools/slow_subscribers.py measures the publisher alone.
+    assert grown <= (1.1 * mark + 4) * frame_bytes
 
 
 def test_a_port_is_free_again_at_once_after_its_publisher_was_killed() -> None:
