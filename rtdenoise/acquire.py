@@ -47,7 +47,7 @@ def open_source(choice: SourceChoice) -> Source:
 def ring_capacity(settings: RunSettings, info: StreamInfo) -> int:
     """Slots of the shared ring: `ring_s` seconds of frames, within `ring_mb`."""
     frame_bytes = info.shape[0] * info.shape[1] * np.dtype(info.dtype).itemsize
-    per_second = info.channels * info.planes / info.frame_interval_s if info.frame_interval_s else 100.0
+    per_second = info.fps or 100.0
     wanted = max(MIN_SLOTS_LOSSLESS, round(settings.ring_s * per_second))
     needed = max(MIN_SLOTS, 2 * settings.engine.calibration_frames * info.channels * info.planes)
     return max(needed, min(wanted, (settings.ring_mb << 20) // frame_bytes))

@@ -128,3 +128,8 @@ class StreamInfo:
     n_frames: int | None = None
     um_per_px: float | None = None
     scan: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second of all channels and planes together, None if unknown."""
+        return self.channels * self.planes / self.frame_interval_s if self.frame_interval_s else None

@@ -52,7 +52,7 @@ class Outlets:
         self._ints = ints
         self._before = {which: int(ints[which.subscribers]) for which in (_RAW, _DENOISED)}
         n_pixels = info.shape[0] * info.shape[1]
-        fps = info.channels * info.planes / info.frame_interval_s if info.frame_interval_s else 128.0
+        fps = info.fps or 128.0
         leaving = int(ints[Slot.LEAVE])
         stopping = lambda: bool(ints[Slot.STOP] or ints[Slot.LEAVE] > leaving)  # noqa: E731 - two words of plumbing
         raw = StreamFacts("raw", info.name, um_per_px=info.um_per_px)

@@ -61,7 +61,7 @@ def backlog_limit(settings: RunSettings, info: StreamInfo, capacity: int) -> int
     """Frames that may wait for the denoiser: until it skips, or where it may not, until the ring is full."""
     if waits(settings, info):
         return capacity
-    per_second = info.channels * info.planes / info.frame_interval_s if info.frame_interval_s else 100.0
+    per_second = info.fps or 100.0
     return max(8, round(settings.max_backlog_s * per_second))
 
 

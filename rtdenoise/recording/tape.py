@@ -250,7 +250,7 @@ def frame_bytes(info: StreamInfo, dtype: str) -> int:
 
 def bytes_per_second(info: StreamInfo, dtype: str) -> float:
     """What a stream will write; at 100 frames/s where the source does not say its rate."""
-    fps = info.channels * info.planes / info.frame_interval_s if info.frame_interval_s else 100.0
+    fps = info.fps or 100.0
     return fps * frame_bytes(info, dtype)
 
 
